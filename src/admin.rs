@@ -1,0 +1,1 @@
+//! `/live`, `/ready` and `/metrics`, on their own addresses: axum routers.

@@ -1,0 +1,37 @@
+//! blobserve serves the files of container images and OCI artifacts over HTTP.
+//!
+//! Modules in reading order, from a request's text to the bytes on disk:
+//!
+//! 1. [`digest`], [`reference`], [`oci`]: the vocabulary. Digests, image
+//!    references, manifests. Pure.
+//! 2. [`config`]: the configuration file, checked once, then only read.
+//! 3. [`http`]: listener, the recipe that answers a request, and the pure
+//!    decisions in it (ranges, conditions, content types, cache policy).
+//! 4. [`images`]: the facade. A reference becomes a view of files; one flight
+//!    per thing; freshness of tags.
+//! 5. [`registry`]: manifests and blobs from registries and OCI layouts.
+//! 6. [`unpack`] and [`modify`]: a compressed layer becomes a pack, verified; a
+//!    pack becomes a side pack with replacements applied.
+//! 7. [`pack`]: the file format that a layer is stored and served in.
+//! 8. [`blobspace`]: the size-bounded directory that holds packs and records.
+//! 9. [`service`], [`admin`], [`metrics`], [`shutdown`], [`cli`]: assembly, probes, counters, life cycle,
+//!    the commands.
+//!
+//! `ARCHITECTURE.md` draws the map and states the rules between the modules.
+
+pub mod admin;
+pub mod blobspace;
+pub mod cli;
+pub mod config;
+pub mod digest;
+pub mod http;
+pub mod images;
+pub mod metrics;
+pub mod modify;
+pub mod oci;
+pub mod pack;
+pub mod reference;
+pub mod registry;
+pub mod service;
+pub mod shutdown;
+pub mod unpack;

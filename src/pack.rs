@@ -1,0 +1,196 @@
+//! The pack: one immutable file that holds a layer. Contents of regular files in tar
+//! order, then an index (path → kind, offset, length, mtime, mode, content hash), then a
+//! footer with checksums and the format's version. Knows no tokio and no HTTP, and opens
+//! no socket.
+//!
+//! A pack keeps the layer *as pushed*: every tar entry in order (entries that a later one
+//! of the same layer replaced, and whiteouts, included), so that layers can be merged by
+//! their indexes later; and a *tree*, the file system that this layer alone makes, which is
+//! what [`Pack::lookup`] and [`Pack::resolve`] see. Links are index entries, resolved
+//! inside the image; nothing on the host's file system can be reached through one.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+/// Version of the format, part of every pack's name on disk.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What a tar entry or a node of the tree is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Regular file.
+    File = 1,
+    /// Directory.
+    Directory = 2,
+    /// Symbolic link; `link` is its target as written.
+    Symlink = 3,
+    /// Hard link; `link` is its target as written. In the tree it has the range, hash, mode of its target.
+    HardLink = 4,
+    /// Device, fifo or socket: never served, but it hides what a lower layer has there.
+    Special = 5,
+    /// `.wh.<name>`: hides the name in lower layers. Not in the tree.
+    Whiteout = 6,
+    /// `.wh..wh..opq`: hides the directory's content in lower layers. Not in the tree.
+    Opaque = 7,
+}
+
+/// One tar entry, in the order of the archive, as the parser hands it to the writer.
+#[derive(Clone, Debug)]
+pub struct EntryHeader<'a> {
+    /// Cleaned path relative to the image's root: no leading or trailing slash, no empty, `.`
+    /// or `..` component; empty for the root itself.
+    pub path: &'a [u8],
+    /// What it is.
+    pub kind: Kind,
+    /// Link target as written, for links; the hidden name for whiteouts is in `path` (without `.wh.`).
+    pub link: &'a [u8],
+    /// Permission bits.
+    pub mode: u32,
+    /// Seconds since 1970, may be negative.
+    pub mtime: i64,
+}
+
+/// Writes a pack, front to back, in one pass. Nothing is readable until `finish` returned.
+pub struct Writer<W>(W);
+
+/// What a finished pack says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Entries in the archive's order.
+    pub entries: u64,
+    /// Bytes of file contents.
+    pub content_bytes: u64,
+    /// Bytes of the pack in all.
+    pub pack_bytes: u64,
+}
+
+/// Why a pack cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The file is not a pack of this version, or a checksum does not match.
+    #[error("not a usable pack: {0}")]
+    Corrupt(String),
+    /// More strings or entries than the format can hold (4 GiB of paths, 2^32 entries).
+    #[error("layer does not fit the pack format: {0}")]
+    TooLarge(String),
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl<W: Write> Writer<W> {
+    /// Starts a pack on an empty file.
+    pub fn new(out: W) -> Writer<W> {
+        Writer(out)
+    }
+    /// Starts an entry. For `Kind::File` the content follows by `content`, exactly `size` bytes.
+    pub fn entry(&mut self, header: &EntryHeader<'_>, size: u64) -> Result<(), PackError> {
+        let _ = (header, size);
+        todo!()
+    }
+    /// Adds content to the entry that was started last.
+    pub fn content(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        let _ = bytes;
+        todo!()
+    }
+    /// Bytes of memory that the index holds so far.
+    pub fn index_bytes(&self) -> u64 {
+        todo!()
+    }
+    /// Writes index and footer.
+    pub fn finish(self) -> Result<(W, Summary), PackError> {
+        todo!()
+    }
+}
+
+/// A pack, mapped into memory and ready to serve. Methods never panic and never read
+/// outside the mapping, whatever the file holds.
+pub struct Pack(());
+
+/// A node of a pack's tree, or an entry of its log.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Number of the record in the pack; stable.
+    pub id: u32,
+    /// What it is. A hard link to a file says `File` in the tree.
+    pub kind: Kind,
+    /// Path from the root, as [`EntryHeader::path`].
+    pub path: &'a [u8],
+    /// Link target as written.
+    pub link: &'a [u8],
+    /// Permission bits.
+    pub mode: u32,
+    /// Seconds since 1970.
+    pub mtime: i64,
+    /// Where the content starts in the pack.
+    pub offset: u64,
+    /// Bytes of content.
+    pub length: u64,
+    /// XXH3-128 of the content; makes the ETag.
+    pub hash: u128,
+}
+
+/// Why a path does not lead to a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolveError {
+    /// No such path (or it goes through something that is not a directory).
+    NotFound,
+    /// More than 40 links on the way.
+    TooManyLinks,
+}
+
+impl Pack {
+    /// Maps a finished pack and checks footer and index checksum (not the contents).
+    pub fn open(file: File) -> Result<Pack, PackError> {
+        let _ = file;
+        todo!()
+    }
+    /// Looks a path of the tree up, following no link. One hash, one compare.
+    pub fn lookup(&self, path: &[u8]) -> Option<Entry<'_>> {
+        let _ = path;
+        todo!()
+    }
+    /// Follows links, within the image's root, until a file, directory or special node.
+    /// `..` in a link never leaves the root. The fast case is [`Pack::lookup`].
+    pub fn resolve(&self, path: &[u8]) -> Result<Entry<'_>, ResolveError> {
+        let _ = path;
+        todo!()
+    }
+    /// Returns the node of that number.
+    pub fn node(&self, id: u32) -> Option<Entry<'_>> {
+        let _ = id;
+        todo!()
+    }
+    /// The children of a directory, sorted by name (bytes).
+    pub fn children(&self, directory: u32) -> impl Iterator<Item = Entry<'_>> {
+        let _ = directory;
+        std::iter::empty()
+    }
+    /// The layer's entries in the order of the archive, as pushed.
+    pub fn log(&self) -> impl Iterator<Item = Entry<'_>> {
+        std::iter::empty()
+    }
+    /// The whole mapping. A page that cannot be read poisons the pack (see [`Pack::poisoned`]).
+    pub fn bytes(&self) -> &[u8] {
+        todo!()
+    }
+    /// Whether all pages of the range are in memory, so that touching them cannot block.
+    pub fn resident(&self, offset: u64, length: u64) -> bool {
+        let _ = (offset, length);
+        todo!()
+    }
+    /// Reads the pages of the range in (blocking). Err when the disk cannot give them; poisons the pack.
+    pub fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
+        let _ = (offset, length);
+        todo!()
+    }
+    /// True once a page of this mapping could not be read: what was read since is zeros and must not be sent.
+    pub fn poisoned(&self) -> bool {
+        todo!()
+    }
+    /// Checks every file's content hash. Slow; for packs that a crash of the machine may have torn.
+    pub fn verify_contents(&self) -> Result<(), PackError> {
+        todo!()
+    }
+}

@@ -1,0 +1,83 @@
+//! From a compressed layer to a pack: decompress, verify, apply the entry policy.
+//! Blocking and pure of network and disk layout: reads a `Read`, writes a `Write`.
+//!
+//! The recipe (each step in `unpack/`):
+//! 1. Read compressed bytes, count and hash them (layer digest).
+//! 2. Decompress into recycled 1 MiB buffers (`inflate`), under the caps.
+//! 3. Hash the decompressed bytes (diff ID), on a thread of its own when cores are idle.
+//! 4. Parse tar (`tar`), clean names, refuse what is not understood (`policy`).
+//! 5. Write contents and index ([`crate::pack::Writer`]).
+//! 6. Read the stream to its end; compare size, digest and diff ID. Only then `Ok`.
+
+use crate::config::Limits;
+use crate::digest::Digest;
+use crate::pack::{PackError, Summary};
+use std::io::{self, Read, Write};
+
+/// What the manifest and the image configuration promise of a layer.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Digest of the compressed bytes.
+    pub digest: Digest,
+    /// Size of the compressed bytes.
+    pub size: u64,
+    /// Media type, which may lie: the bytes decide where they contradict it.
+    pub media_type: String,
+    /// Digest of the tar; None when there is no image configuration.
+    pub diff_id: Option<Digest>,
+}
+
+/// Why a layer was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The bytes are those that the digest names, and they are no good (bomb, refused tar,
+    /// wrong diff ID): trying again cannot help.
+    #[error("{0}")]
+    Refused(String),
+    /// The bytes are not those that the manifest names (size or digest): the source is wrong.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The index needs more memory than was admitted.
+    #[error("layer needs more memory to unpack than {0} bytes")]
+    Memory(u64),
+    /// The source failed; the inner error is what its `Read` returned.
+    #[error("reading the layer failed: {0}")]
+    Read(#[source] io::Error),
+    /// Writing failed; the inner error is what the `Write` returned.
+    #[error("writing the pack failed: {0}")]
+    Write(#[source] io::Error),
+}
+
+/// How one unpack may use the machine.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// Three threads a layer (cores are idle), or one (as many layers as cores are in flight).
+    pub threads: Threads,
+    /// Bytes that the index may hold in memory.
+    pub index_bytes: u64,
+}
+
+/// See [`Resources::threads`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// The caller's only.
+    One,
+    /// The caller's and two more, for the duration of the call.
+    Three,
+}
+
+/// Unpacks a layer. When this returns Ok, size, digest and diff ID were verified over all of
+/// the bytes. A refusal that was found before the stream's end is only reported as `Refused` after the
+/// rest was read and the digest matched (else it is the source's fault: `Mismatch`), except
+/// where reading on is the danger (caps). Never panics on any input.
+pub fn unpack<R: Read + Send, W: Write + Send>(
+    blob: R,
+    expected: &Expected,
+    limits: &Limits,
+    resources: &Resources,
+    out: W,
+) -> Result<(W, Summary), UnpackError> {
+    let _ = (blob, expected, limits, resources, out);
+    let _: Option<PackError> = None;
+    todo!()
+}
