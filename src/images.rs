@@ -4,28 +4,57 @@
 //! same typed result to everyone who waits for the same thing, and the work goes on when
 //! they leave; one flight per (host, repository, tag or digest), one per (host, layer digest);
 //! a failed flight leaves nothing behind. Knows no HTTP status.
+//!
+//! The steps of [`Images::get`]: policy → tag to digest (freshness, [`tags`](self)) → manifest and
+//! configuration → first layer (`prepare`, `fetch`) → replacements → view.
 
-use crate::blobspace::{Blobspace, Content, Lease};
+mod fetch;
+mod flight;
+mod ledger;
+mod memory;
+mod pipe;
+mod policy;
+mod pool;
+mod prepare;
+mod view;
+
+pub use view::{Child, DirectoryNode, FileNode, Node, View};
+
+use crate::blobspace::{Blobspace, Content, WeakLease};
 use crate::config::{Config, InlineStatic};
 use crate::digest::Digest;
 use crate::metrics::Metrics;
-use crate::pack::{Pack, ResolveError};
-use crate::reference::{Reference, Repository};
-use crate::registry::Registries;
-use bytes::Bytes;
+use crate::pack::Pack;
+use crate::reference::{Reference, Repository, Version};
+use crate::registry::{Registries, RegistryError, RegistryErrorKind};
+use dashmap::DashMap;
+use fetch::Fetcher;
+use flight::Flights;
+use ledger::{KnownTag, Ledger};
+use memory::Failures;
+use policy::{Policies, Policy};
+use pool::Pool;
+use prepare::{Prepared, Preparer};
 use std::fs::File;
-use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+
+/// How long a registry's 404 is remembered.
+const MISSING_LASTS: Duration = Duration::from_secs(5);
+/// How long a request waits for a tag to be revalidated when an older answer may be served meanwhile.
+const REVALIDATION_WAIT: Duration = Duration::from_secs(1);
+/// After a revalidation that failed or goes on: how long the older answer is served without asking again.
+const STALE_PAUSE: Duration = Duration::from_secs(5);
+/// Views remembered; the least recently used go.
+const MOST_VIEWS: usize = 10_000;
 
 impl Content for Pack {
     fn open(file: File) -> Result<Pack, String> {
         Pack::open(file).map_err(|error| error.to_string())
     }
 }
-
-/// All images. One per process; clones share.
-#[derive(Clone)]
-pub struct Images(Arc<()>);
 
 /// Why there is no view. Cloneable: every waiter gets the same one. Texts are one line, safe to
 /// show: no internals, no credential.
@@ -94,112 +123,330 @@ pub struct ViewInfo {
     pub inline_static: Vec<InlineStatic>,
 }
 
-/// The files of one image, leased: valid as long as it is held. Cheap to make and to drop.
+/// All images. One per process; clones share.
 #[derive(Clone)]
-pub struct View {
-    /// Shared by all views of the reference.
-    pub info: Arc<ViewInfo>,
-    base: Lease<Pack>,
-    modified: Option<Lease<Pack>>,
+pub struct Images(Arc<Inner>);
+
+struct Inner {
+    policies: Policies,
+    preparer: Arc<Preparer>,
+    registries: Arc<Registries>,
+    pool: Pool,
+    tag_ttl: Duration,
+    stale_if_error: Duration,
+    started: Instant,
+    /// Written by flights, read by every request.
+    views: DashMap<Reference, Remembered>,
+    /// What a reference with a tag means now, and its packs.
+    tags: Flights<Reference, View>,
+    /// By repository and digest.
+    digests: Flights<(Repository, Digest), Prepared>,
+    missing: Failures<Reference>,
+    draining: watch::Sender<bool>,
 }
 
-/// What a path leads to, links followed.
-pub enum Node {
-    /// A regular file.
-    File(FileNode),
-    /// A directory.
-    Directory(DirectoryNode),
+/// A view without its leases.
+struct Remembered {
+    info: Arc<ViewInfo>,
+    base: WeakLease<Pack>,
+    modified: Option<WeakLease<Pack>>,
+    /// Milliseconds since `started`; `u64::MAX` for what never goes stale.
+    fresh_until: AtomicU64,
+    /// Milliseconds since `started`.
+    used: AtomicU64,
 }
 
-/// A regular file of a view.
-pub struct FileNode {
-    pack: Lease<Pack>,
-    offset: u64,
-    /// Bytes of content.
-    pub length: u64,
-    /// XXH3-128 of the content.
-    pub hash: u128,
-    /// Seconds since 1970; None when the file was modified by a replacement.
-    pub mtime: Option<i64>,
-}
-
-/// A directory of a view.
-pub struct DirectoryNode {
-    view: View,
-    id: u32,
-}
-
-/// One line of a listing, links followed (what leads nowhere or is not served is left out).
-pub struct Child {
-    /// File name, any bytes.
-    pub name: Vec<u8>,
-    /// It is, or leads to, a directory.
-    pub directory: bool,
-    /// Bytes of content; 0 for directories.
-    pub length: u64,
-    /// Seconds since 1970.
-    pub mtime: i64,
-}
-
-impl View {
-    /// Follows `path` (bytes, cleaned, relative to the image's root, not to the workdir).
-    pub fn find(&self, path: &[u8]) -> Result<Node, ResolveError> {
-        let _ = (path, &self.base, &self.modified);
-        todo!()
-    }
-}
-
-impl FileNode {
-    /// The content as shared bytes, without a copy. Panics if the range is not within `0..length`.
-    pub fn bytes(&self, range: Range<u64>) -> Bytes {
-        let _ = (range, self.offset);
-        todo!()
-    }
-    /// Whether all pages of the range are in memory. See [`Pack::resident`].
-    pub fn resident(&self, range: Range<u64>) -> bool {
-        let _ = range;
-        todo!()
-    }
-    /// Reads the range's pages in. Blocking. See [`Pack::populate`].
-    pub fn populate(&self, range: Range<u64>) -> std::io::Result<()> {
-        let _ = range;
-        todo!()
-    }
-    /// A page could not be read: bytes read since may be zeros and must not be sent.
-    pub fn poisoned(&self) -> bool {
-        self.pack.poisoned()
-    }
-}
-
-impl DirectoryNode {
-    /// Sorted by name (bytes).
-    pub fn children(&self) -> Vec<Child> {
-        let _ = (&self.view, self.id);
-        todo!()
+impl Remembered {
+    fn upgrade(&self) -> Option<View> {
+        let base = self.base.upgrade()?;
+        let modified = match &self.modified {
+            Some(modified) => Some(modified.upgrade()?),
+            None => None,
+        };
+        let view = View { info: self.info.clone(), base, modified };
+        (!view.poisoned()).then_some(view)
     }
 }
 
 impl Images {
     /// Puts the parts together. Starts nothing.
     pub fn new(
-        config: Arc<Config>,
+        config: &Config,
         registries: Arc<Registries>,
         blobspace: Arc<Blobspace<Pack>>,
         metrics: Arc<Metrics>,
     ) -> Images {
-        let _ = (config, registries, blobspace, metrics);
-        todo!()
+        let pool = Pool::new(config.workers, config.workers_per_registry, config.memory_limit);
+        let fetcher = Fetcher::new(registries.clone(), blobspace.clone(), pool.clone(), config.limits.clone());
+        let ledger = Ledger::new(blobspace.clone());
+        let preparer =
+            Preparer::new(ledger, registries.clone(), blobspace, metrics, fetcher, config.platform.clone());
+        Images(Arc::new(Inner {
+            policies: Policies::new(config),
+            preparer: Arc::new(preparer),
+            registries,
+            pool,
+            tag_ttl: config.tag_ttl,
+            stale_if_error: config.stale_if_error,
+            started: Instant::now(),
+            views: DashMap::new(),
+            tags: Flights::new(),
+            digests: Flights::new(),
+            missing: Failures::new(MISSING_LASTS),
+            draining: watch::Sender::new(false),
+        }))
     }
-    /// The view, if it is here and fresh. Never waits, allocates nothing: the warm path.
+
+    /// The view, if it is here and fresh. Never waits: the warm path.
     pub fn warm(&self, reference: &Reference) -> Option<View> {
-        let _ = reference;
-        todo!()
+        let remembered = self.0.views.get(reference)?;
+        let now = self.0.now();
+        if remembered.fresh_until.load(Ordering::Relaxed) < now {
+            return None;
+        }
+        let view = remembered.upgrade()?;
+        remembered.used.store(now, Ordering::Relaxed);
+        Some(view)
     }
+
     /// The view, fetched if need be. Dropping the future does not stop the work.
+    ///
+    /// # Errors
+    /// See [`ImageError`]; [`ImageError::Busy`] as soon as [`Images::drain`] is called.
     pub async fn get(&self, reference: &Reference, ask: Ask) -> Result<View, ImageError> {
-        let _ = (reference, ask);
-        todo!()
+        if let Some(view) = self.warm(reference) {
+            return Ok(view);
+        }
+        let mut draining = self.0.draining.subscribe();
+        tokio::select! {
+            biased;
+            _ = draining.wait_for(|draining| *draining) => Err(ImageError::Busy("shutting down".into())),
+            view = self.0.get(reference, ask) => view,
+        }
     }
-    /// Refuses new flights and fails all waiters with [`ImageError::Busy`].
-    pub fn drain(&self) {}
+
+    /// From now on nothing cold is fetched: all who wait get [`ImageError::Busy`].
+    pub fn drain(&self) {
+        self.0.draining.send_replace(true);
+    }
+
+    /// Flights under way and downloads that wait for a place in the pool, for metrics.
+    pub fn activity(&self) -> (usize, usize) {
+        (self.0.tags.count() + self.0.digests.count(), self.0.pool.queued())
+    }
+}
+
+impl Inner {
+    /// Milliseconds since `started`.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn get(self: &Arc<Self>, reference: &Reference, ask: Ask) -> Result<View, ImageError> {
+        let Some(policy) = self.policies.of(&reference.repository) else {
+            return Err(ImageError::Forbidden(reference.repository.clone()));
+        };
+        match (&reference.version, ask) {
+            (Version::Digest(digest), Ask::Normal) => self.by_digest(reference, policy, *digest).await,
+            (Version::Digest(digest), Ask::ReadOnly) => {
+                let key = (reference.repository.clone(), *digest);
+                let known = self.digests.has(&key)
+                    || self.preparer.is_known(&reference.repository, *digest).await;
+                if !known {
+                    return Err(unknown(reference));
+                }
+                self.by_digest(reference, policy, *digest).await
+            }
+            (Version::Tag(_), Ask::Normal) => self.by_tag(reference, policy).await,
+            (Version::Tag(_), Ask::ReadOnly) => match self.preparer.ledger.tag(reference).await {
+                Some(known) if self.preparer.is_known(&reference.repository, known.digest).await => {
+                    self.by_digest(reference, policy, known.digest).await
+                }
+                _ if self.tags.has(reference) => self.revalidated(reference, policy).await,
+                _ => Err(unknown(reference)),
+            },
+        }
+    }
+
+    /// A tag: what it meant when its registry was last asked, if that is not too long ago; else ask.
+    async fn by_tag(self: &Arc<Self>, reference: &Reference, policy: &Arc<Policy>) -> Result<View, ImageError> {
+        if let Some(error) = self.missing.get(reference) {
+            return Err(error);
+        }
+        let Some(known) = self.preparer.ledger.tag(reference).await else {
+            return self.revalidated(reference, policy).await;
+        };
+        let age = known.age();
+        if age < self.tag_ttl || policy.is_fixed(&reference.version) {
+            let left = self.tag_ttl.saturating_sub(age);
+            return self.known(reference, policy, &known, left).await;
+        }
+        if age > self.tag_ttl.saturating_add(self.stale_if_error) {
+            return self.revalidated(reference, policy).await;
+        }
+        match tokio::time::timeout(REVALIDATION_WAIT, self.revalidated(reference, policy)).await {
+            Ok(Ok(view)) => Ok(view),
+            Ok(Err(error @ (ImageError::NotFound(_) | ImageError::Denied(_) | ImageError::Busy(_)))) => Err(error),
+            Ok(Err(error)) => {
+                tracing::warn!(%reference, %error, "tag not revalidated, serving what it last meant");
+                self.known(reference, policy, &known, STALE_PAUSE).await
+            }
+            Err(_) => self.known(reference, policy, &known, STALE_PAUSE).await,
+        }
+    }
+
+    /// What the tag last meant, to be used for `fresh` without asking again.
+    async fn known(
+        self: &Arc<Self>,
+        reference: &Reference,
+        policy: &Arc<Policy>,
+        known: &KnownTag,
+        fresh: Duration,
+    ) -> Result<View, ImageError> {
+        let prepared = self.prepared(&reference.repository, policy, known.digest).await?;
+        Ok(self.remember(reference, policy, &prepared, Some(fresh)))
+    }
+
+    /// Asks the registry what the tag means now, and prepares that. One flight per reference.
+    async fn revalidated(self: &Arc<Self>, reference: &Reference, policy: &Arc<Policy>) -> Result<View, ImageError> {
+        let (inner, reference_, policy) = (self.clone(), reference.clone(), policy.clone());
+        self.tags.join(reference.clone(), || async move { inner.revalidate(&reference_, &policy).await }).await
+    }
+
+    async fn revalidate(self: &Arc<Self>, reference: &Reference, policy: &Arc<Policy>) -> Result<View, ImageError> {
+        let Version::Tag(tag) = &reference.version else {
+            return Err(ImageError::Internal("a digest needs no revalidation".into()));
+        };
+        if let Some(view) = self.views.get(reference).filter(|view| self.is_fresh(view)).and_then(|view| view.upgrade()) {
+            return Ok(view);
+        }
+        let repository = &reference.repository;
+        let asked = SystemTime::now();
+        let digest = match self.registries.resolve(repository, tag).await.map_err(ImageError::from) {
+            Ok(digest) => digest,
+            Err(error) => {
+                if matches!(error, ImageError::NotFound(_) | ImageError::Denied(_)) {
+                    self.forget(reference).await;
+                }
+                if matches!(error, ImageError::NotFound(_)) {
+                    self.missing.put(reference.clone(), error.clone());
+                }
+                return Err(error);
+            }
+        };
+        self.preparer.tag_means(repository, digest).await;
+        let prepared = self.prepared(repository, policy, digest).await?;
+        self.preparer.ledger.put_tag(reference, &KnownTag { digest, validated: asked }).await;
+        Ok(self.remember(reference, policy, &prepared, Some(self.tag_ttl)))
+    }
+
+    async fn forget(&self, reference: &Reference) {
+        self.views.remove(reference);
+        self.preparer.ledger.remove_tag(reference).await;
+    }
+
+    async fn by_digest(
+        self: &Arc<Self>,
+        reference: &Reference,
+        policy: &Arc<Policy>,
+        digest: Digest,
+    ) -> Result<View, ImageError> {
+        if let Some(error) = self.missing.get(reference) {
+            return Err(error);
+        }
+        let outcome = self.prepared(&reference.repository, policy, digest).await;
+        if let Err(error @ ImageError::NotFound(_)) = &outcome {
+            self.missing.put(reference.clone(), error.clone());
+        }
+        let fresh = match reference.version {
+            Version::Digest(_) => None,
+            Version::Tag(_) => Some(Duration::ZERO),
+        };
+        Ok(self.remember(reference, policy, &outcome?, fresh))
+    }
+
+    /// The packs of that digest. One flight per repository and digest, whatever tag it was asked by.
+    async fn prepared(
+        self: &Arc<Self>,
+        repository: &Repository,
+        policy: &Arc<Policy>,
+        digest: Digest,
+    ) -> Result<Prepared, ImageError> {
+        let (preparer, policy, repository_) = (self.preparer.clone(), policy.clone(), repository.clone());
+        let prepare = || async move { preparer.prepare(&repository_, digest, &policy).await };
+        self.digests.join((repository.clone(), digest), prepare).await
+    }
+
+    fn is_fresh(&self, remembered: &Remembered) -> bool {
+        remembered.fresh_until.load(Ordering::Relaxed) >= self.now()
+    }
+
+    /// Makes the view, and remembers it for `fresh` (None: for ever).
+    fn remember(
+        &self,
+        reference: &Reference,
+        policy: &Policy,
+        prepared: &Prepared,
+        fresh: Option<Duration>,
+    ) -> View {
+        let info = Arc::new(ViewInfo {
+            reference: reference.clone(),
+            digest: prepared.image.digest,
+            workdir: policy.workdir(&prepared.image.config),
+            immutable: policy.is_immutable(reference),
+            configured: policy.configured,
+            listing: policy.listing,
+            inline_static: policy.repo.inline_static.clone(),
+        });
+        let now = self.now();
+        let lasts = match fresh {
+            Some(_) if policy.is_fixed(&reference.version) => u64::MAX,
+            Some(fresh) => now.saturating_add(u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX)),
+            None => u64::MAX,
+        };
+        let remembered = Remembered {
+            info: info.clone(),
+            base: prepared.base.downgrade(),
+            modified: prepared.modified.as_ref().map(|pack| pack.downgrade()),
+            fresh_until: AtomicU64::new(lasts),
+            used: AtomicU64::new(now),
+        };
+        self.make_room();
+        self.views.insert(reference.clone(), remembered);
+        View { info, base: prepared.base.clone(), modified: prepared.modified.clone() }
+    }
+
+    /// Keeps `views` bounded: drops the least recently used tenth.
+    fn make_room(&self) {
+        if self.views.len() < MOST_VIEWS {
+            return;
+        }
+        let mut uses: Vec<u64> = self.views.iter().map(|view| view.used.load(Ordering::Relaxed)).collect();
+        let tenth = uses.len() / 10;
+        let (_, oldest, _) = uses.select_nth_unstable(tenth);
+        let oldest = *oldest;
+        let mut surplus = tenth + 1;
+        self.views.retain(|_, view| {
+            let drop = surplus > 0 && view.used.load(Ordering::Relaxed) <= oldest;
+            surplus -= usize::from(drop);
+            !drop
+        });
+    }
+}
+
+fn unknown(reference: &Reference) -> ImageError {
+    ImageError::NotFound(format!("{reference} is not known here, and the request forbids to fetch it").into())
+}
+
+impl From<RegistryError> for ImageError {
+    fn from(error: RegistryError) -> ImageError {
+        let message = error.message;
+        match error.kind {
+            RegistryErrorKind::NotFound => ImageError::NotFound(message),
+            RegistryErrorKind::Denied => ImageError::Denied(message),
+            RegistryErrorKind::Silent => ImageError::Silent(message),
+            RegistryErrorKind::Wrong => ImageError::Wrong(message),
+            RegistryErrorKind::Failing { retry_after } => ImageError::Failing { message, retry_after },
+        }
+    }
 }

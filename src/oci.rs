@@ -104,3 +104,7 @@ pub fn choose<'a>(
     let _ = (index, platform);
     todo!()
 }
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{}/{}", self.os, self.architecture) }
+}

@@ -65,6 +65,17 @@ pub struct Summary {
     pub pack_bytes: u64,
 }
 
+/// The blob that a pack was made from, verified; kept in the pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Digest of the compressed layer.
+    pub digest: crate::digest::Digest,
+    /// Bytes of the compressed layer.
+    pub size: u64,
+    /// Digest of the tar.
+    pub diff_id: crate::digest::Digest,
+}
+
 /// Why a pack cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
@@ -171,6 +182,8 @@ impl Pack {
     pub fn log(&self) -> impl Iterator<Item = Entry<'_>> {
         std::iter::empty()
     }
+    /// What the pack was made from.
+    pub fn origin(&self) -> Origin { todo!() }
     /// The whole mapping. A page that cannot be read poisons the pack (see [`Pack::poisoned`]).
     pub fn bytes(&self) -> &[u8] {
         todo!()

@@ -15,7 +15,7 @@ use crate::pack::{PackError, Summary};
 use std::io::{self, Read, Write};
 
 /// What the manifest and the image configuration promise of a layer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// Digest of the compressed bytes.
     pub digest: Digest,

@@ -1,0 +1,296 @@
+//! One layer from its registry into the blobspace: a place in the pool, the download, the
+//! unpack behind a pipe, the commit. Or, when the pack is here from another host, the
+//! download alone, to see that this host has the same bytes.
+
+use super::ImageError;
+use super::pipe::{self, pipe};
+use super::pool::{Pool, Slot};
+use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
+use crate::config::Limits;
+use crate::digest::Digest;
+use crate::oci::Descriptor;
+use crate::pack::{FORMAT_VERSION, Pack};
+use crate::reference::Repository;
+use crate::registry::{Blob, Registries, RegistryError};
+use crate::unpack::{Expected, Resources, Threads, UnpackError, unpack};
+use bytes::Bytes;
+use std::future::Future;
+use std::io::{self, Read};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Compressed bytes between network and unpack.
+const WINDOW: usize = 8 << 20;
+/// What an unpack holds beside its index: the window and the pipeline's buffers.
+const PIPELINE: u64 = 24 << 20;
+/// What the index may hold at the first attempt: some 100,000 entries.
+const INDEX: u64 = 16 << 20;
+/// Without a byte for so long a download gives its permits back...
+const IDLE: Duration = Duration::from_secs(2);
+/// ...or for so long, when another waits for them.
+const IDLE_WHEN_WANTED: Duration = Duration::from_millis(200);
+/// Attempts of a download that had to give way to older ones.
+const CONTENDED_ATTEMPTS: u32 = 100;
+
+/// What is needed to fetch. One per process.
+pub(super) struct Fetcher {
+    registries: Arc<Registries>,
+    blobspace: Arc<Blobspace<Pack>>,
+    pool: Pool,
+    limits: Limits,
+    cores: usize,
+    /// Unpacks under way.
+    unpacking: Arc<AtomicUsize>,
+}
+
+/// The outcome of one attempt that did not succeed.
+enum Failure {
+    /// For good.
+    Final(ImageError),
+    /// For good, and bound to the bytes: remembered.
+    Fault(ImageError),
+    /// An older download needs the space.
+    Contended,
+    /// The index needs more memory than was granted.
+    Memory,
+}
+
+/// A failed fetch.
+pub(super) struct Failed {
+    pub(super) error: ImageError,
+    /// Another attempt with the same bytes, diff ID and limits cannot end otherwise.
+    pub(super) lasting: bool,
+}
+
+/// The key of a layer's base pack.
+pub(super) fn base_key(layer: &Digest) -> Key {
+    Key::base(&format!("{}-v{FORMAT_VERSION}", super::ledger::name_of(layer)))
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        registries: Arc<Registries>,
+        blobspace: Arc<Blobspace<Pack>>,
+        pool: Pool,
+        limits: Limits,
+    ) -> Fetcher {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Fetcher { registries, blobspace, pool, limits, cores, unpacking: Arc::default() }
+    }
+
+    /// Downloads, unpacks, verifies and seals the layer.
+    pub(super) async fn fetch(&self, repository: &Repository, expected: &Expected) -> Result<Lease<Pack>, Failed> {
+        let mut index = INDEX;
+        for attempt in 0..CONTENDED_ATTEMPTS {
+            match self.attempt(repository, expected, index).await {
+                Ok(lease) => return Ok(lease),
+                Err(Failure::Final(error)) => return Err(Failed { error, lasting: false }),
+                Err(Failure::Fault(error)) => return Err(Failed { error, lasting: true }),
+                Err(Failure::Contended) => {
+                    let pause = Duration::from_millis(50 << attempt.min(5));
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                }
+                Err(Failure::Memory) => {
+                    let most = self.pool.largest_grant().saturating_sub(PIPELINE);
+                    if index >= most {
+                        let text = format!(
+                            "{}: its index needs more than {most} bytes of memory, raise `memoryLimit`",
+                            named(repository, expected)
+                        );
+                        return Err(Failed { error: ImageError::Wrong(text.into()), lasting: true });
+                    }
+                    index = most;
+                }
+            }
+        }
+        let text = format!("{}: no space came free while other downloads were written", named(repository, expected));
+        Err(Failed { error: ImageError::Busy(text.into()), lasting: false })
+    }
+
+    /// Downloads the layer only to see that the host has these bytes.
+    pub(super) async fn verify(&self, repository: &Repository, expected: &Expected) -> Result<(), ImageError> {
+        let (wanted, size) = (expected.digest, expected.size);
+        let checked = self.stream(repository, expected, PIPELINE, move |mut bytes| {
+            let (mut hasher, mut count) = (wanted.hasher(), 0);
+            let mut buffer = vec![0; 1 << 18];
+            loop {
+                match bytes.read(&mut buffer).map_err(UnpackError::Read)? {
+                    0 => break,
+                    read => {
+                        hasher.update(&buffer[..read]);
+                        count += read as u64;
+                    }
+                }
+            }
+            if count != size {
+                return Err(UnpackError::Mismatch(format!("is {count} bytes, its manifest says {size}")));
+            }
+            match hasher.finish() {
+                found if found == wanted => Ok(()),
+                found => Err(UnpackError::Mismatch(format!("has digest {found}"))),
+            }
+        });
+        checked.await.map_err(|failure| match failure {
+            Failure::Final(error) | Failure::Fault(error) => error,
+            Failure::Contended | Failure::Memory => {
+                ImageError::Internal("a verification asked for space".into())
+            }
+        })
+    }
+
+    async fn attempt(
+        &self,
+        repository: &Repository,
+        expected: &Expected,
+        index_bytes: u64,
+    ) -> Result<Lease<Pack>, Failure> {
+        let key = base_key(&expected.digest);
+        let (blobspace, limits, layer) = (self.blobspace.clone(), self.limits.clone(), expected.clone());
+        let (unpacking, cores) = (self.unpacking.clone(), self.cores);
+        self.stream(repository, expected, PIPELINE + index_bytes, move |bytes| {
+            let busy = Busy::new(&unpacking);
+            let threads = if busy.count() < cores { Threads::Three } else { Threads::One };
+            let resources = Resources { threads, index_bytes };
+            let reservation = blobspace.reserve(&key).map_err(as_write)?;
+            let (reservation, _) = unpack(bytes, &layer, &limits, &resources, reservation)?;
+            reservation.commit().map_err(as_write)
+        })
+        .await
+    }
+
+    /// Runs a download into `consume`, which reads it on a blocking thread.
+    async fn stream<T: Send + 'static>(
+        &self,
+        repository: &Repository,
+        expected: &Expected,
+        memory: u64,
+        consume: impl FnOnce(pipe::Reader) -> Result<T, UnpackError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let mut slot = self.pool.enter(repository.host(), memory).await;
+        let descriptor = Descriptor {
+            media_type: expected.media_type.clone(),
+            digest: expected.digest,
+            size: expected.size,
+            urls: Vec::new(),
+        };
+        let opening = self.registries.blob(repository, &descriptor);
+        let mut blob = self.patiently(&mut slot, opening).await.map_err(Failure::Final)?;
+        let mut piece = self.next(&mut slot, &mut blob).await.map_err(Failure::Final)?;
+        slot.run().await;
+
+        let (sender, reader) = pipe(WINDOW);
+        let consumer = tokio::task::spawn_blocking(move || consume(reader));
+        let mut broken = None;
+        while let Some(bytes) = piece.take() {
+            if sender.send(bytes).await.is_err() {
+                break;
+            }
+            match self.next(&mut slot, &mut blob).await {
+                Ok(next) => piece = next,
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+            if slot.is_stalled() {
+                slot.run().await;
+            }
+        }
+        drop(blob);
+        match &broken {
+            None => sender.end(),
+            Some(_) => drop(sender),
+        }
+        let outcome = consumer.await.unwrap_or_else(|_| Err(UnpackError::Refused("unpacking it failed".into())));
+        outcome.map_err(|error| self.failure(repository, expected, error, broken))
+    }
+
+    async fn next(&self, slot: &mut Slot, blob: &mut Blob) -> Result<Option<Bytes>, ImageError> {
+        self.patiently(slot, blob.next()).await
+    }
+
+    /// Waits for the registry; while it is silent, the slot's permits go to others.
+    async fn patiently<T>(
+        &self,
+        slot: &mut Slot,
+        answer: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, ImageError> {
+        let mut answer = pin!(answer);
+        let mut idle = Duration::ZERO;
+        loop {
+            if slot.is_stalled() {
+                return answer.await.map_err(ImageError::from);
+            }
+            match tokio::time::timeout(IDLE_WHEN_WANTED, &mut answer).await {
+                Ok(answered) => return answered.map_err(ImageError::from),
+                Err(_) => idle += IDLE_WHEN_WANTED,
+            }
+            if idle >= IDLE || self.pool.wanted() {
+                slot.stall()?;
+            }
+        }
+    }
+
+    fn failure(
+        &self,
+        repository: &Repository,
+        expected: &Expected,
+        error: UnpackError,
+        broken: Option<ImageError>,
+    ) -> Failure {
+        let named = named(repository, expected);
+        match error {
+            UnpackError::Refused(text) => Failure::Fault(ImageError::Wrong(format!("{named}: {text}").into())),
+            UnpackError::Mismatch(text) => Failure::Final(ImageError::Wrong(format!("{named}: {text}").into())),
+            UnpackError::Memory(_) => Failure::Memory,
+            UnpackError::Read(error) => Failure::Final(broken.unwrap_or_else(|| {
+                ImageError::Internal(format!("{named}: {error}").into())
+            })),
+            UnpackError::Write(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(BlobspaceError::Contended) => Failure::Contended,
+                Some(full @ BlobspaceError::LargerThanBound { .. }) => {
+                    Failure::Fault(ImageError::TooLarge(format!("{named}: {full}").into()))
+                }
+                Some(full @ BlobspaceError::Full(_)) => {
+                    Failure::Final(ImageError::TooLarge(format!("{named}: {full}").into()))
+                }
+                other => {
+                    tracing::error!(%error, cause = other.map(tracing::field::display), "writing a pack failed");
+                    Failure::Final(ImageError::Internal(format!("{named}: the pack could not be written").into()))
+                }
+            },
+        }
+    }
+}
+
+/// Counts an unpack under way.
+struct Busy<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Busy<'a> {
+    fn new(unpacking: &'a AtomicUsize) -> Busy<'a> {
+        Busy(unpacking, unpacking.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Unpacks that were under way already.
+    fn count(&self) -> usize {
+        self.1 + 1
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+
+fn as_write(error: BlobspaceError) -> UnpackError {
+    UnpackError::Write(io::Error::other(error))
+}
+
+/// ``layer sha256:ab… of `ghcr.io/x/y` ``: how errors name a layer.
+fn named(repository: &Repository, expected: &Expected) -> String {
+    format!("layer {} of `{repository}`", expected.digest)
+}

@@ -1,0 +1,162 @@
+//! Single flight: one job per key, in a task of its own that outlives its requesters;
+//! everyone who waits gets the same typed outcome.
+
+use super::ImageError;
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// Jobs at once of one kind; one more is [`ImageError::Busy`]. Bounds memory, not downloads: those wait
+/// in the pool.
+const MOST: usize = 4096;
+
+type Outcome<T> = Result<T, ImageError>;
+type Waiting<T> = watch::Receiver<Option<Outcome<T>>>;
+/// Held only to look up, insert or remove; never across an await.
+type Table<K, T> = Arc<Mutex<HashMap<K, Waiting<T>>>>;
+
+/// The flights of one kind.
+pub(super) struct Flights<K, T> {
+    table: Table<K, T>,
+}
+
+/// Takes the flight off the table however its job ends, a panic included.
+struct Landing<K: Hash + Eq, T> {
+    table: Table<K, T>,
+    key: K,
+}
+
+impl<K: Hash + Eq, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        lock(&self.table).remove(&self.key);
+    }
+}
+
+impl<K, T> Flights<K, T>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    pub(super) fn new() -> Self {
+        Flights { table: Table::default() }
+    }
+
+    /// Whether a job for this key is under way.
+    pub(super) fn has(&self, key: &K) -> bool {
+        lock(&self.table).contains_key(key)
+    }
+
+    /// Jobs under way.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.table).len()
+    }
+
+    /// Joins the job for `key`, or starts `job` as it. The job goes on when the caller leaves.
+    ///
+    /// A job ends its flight before its outcome is told, so whoever asks after a failure
+    /// starts afresh, and a job must first look whether its work was just done.
+    pub(super) async fn join<F>(&self, key: K, job: impl FnOnce() -> F) -> Outcome<T>
+    where
+        F: Future<Output = Outcome<T>> + Send + 'static,
+    {
+        let mut waiting = self.board(key, job)?;
+        let told = waiting.wait_for(Option::is_some).await;
+        match told.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            _ => Err(ImageError::Internal("the job that fetched this image ended abnormally".into())),
+        }
+    }
+
+    fn board<F>(&self, key: K, job: impl FnOnce() -> F) -> Result<Waiting<T>, ImageError>
+    where
+        F: Future<Output = Outcome<T>> + Send + 'static,
+    {
+        let mut table = lock(&self.table);
+        if let Some(waiting) = table.get(&key) {
+            return Ok(waiting.clone());
+        }
+        if table.len() >= MOST {
+            return Err(ImageError::Busy("too many images are being fetched, try again later".into()));
+        }
+        let (tell, waiting) = watch::channel(None);
+        table.insert(key.clone(), waiting.clone());
+        let landing = Landing { table: self.table.clone(), key };
+        let job = job();
+        tokio::spawn(async move {
+            let outcome = job.await;
+            drop(landing);
+            tell.send_replace(Some(outcome));
+        });
+        Ok(waiting)
+    }
+}
+
+fn lock<K, T>(table: &Mutex<HashMap<K, Waiting<T>>>) -> std::sync::MutexGuard<'_, HashMap<K, Waiting<T>>> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_hundred_waiters_share_one_job() {
+        let flights = Arc::new(Flights::<u8, u32>::new());
+        let runs = Arc::new(AtomicU32::new(0));
+        let waiters: Vec<_> = (0..100)
+            .map(|_| {
+                let (flights, runs) = (flights.clone(), runs.clone());
+                tokio::spawn(async move {
+                    flights
+                        .join(1, || async move {
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                            Ok(runs.fetch_add(1, Ordering::SeqCst))
+                        })
+                        .await
+                })
+            })
+            .collect();
+        for waiter in waiters {
+            assert_eq!(waiter.await.unwrap().unwrap(), 0);
+        }
+        assert_eq!((runs.load(Ordering::SeqCst), flights.count()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn second_waiter_sees_the_same_error_and_the_next_request_starts_afresh() {
+        let flights = Flights::<u8, u32>::new();
+        let fail = || async { Err(ImageError::Wrong("torn".into())) };
+        let (first, second) = tokio::join!(flights.join(1, fail), flights.join(1, || async { Ok(1) }));
+        assert_eq!(first.unwrap_err().to_string(), "torn");
+        assert_eq!(second.unwrap_err().to_string(), "torn");
+        assert_eq!(flights.join(1, || async { Ok(7) }).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn the_job_outlives_its_requester() {
+        let flights = Flights::<u8, u32>::new();
+        let done = Arc::new(AtomicU32::new(0));
+        let mark = done.clone();
+        let job = async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            mark.store(1, Ordering::SeqCst);
+            Ok(1)
+        };
+        assert!(tokio::time::timeout(Duration::from_millis(1), flights.join(1, || job)).await.is_err());
+        assert!(flights.has(&1));
+        flights.join(1, || async { Ok(2) }).await.unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_fails_its_waiters_and_leaves_the_table() {
+        let flights = Flights::<u8, u32>::new();
+        let outcome = flights.join(1, || async { panic!("on purpose") }).await;
+        assert!(matches!(outcome, Err(ImageError::Internal(_))));
+        assert!(!flights.has(&1));
+    }
+}

@@ -1,0 +1,144 @@
+//! What is remembered on disk of images: documents by digest, what a tag meant and when,
+//! and which repository may use what. All through the blobspace's records, off the reactor.
+//!
+//! A *claim* says that bytes with this digest came from a host, or that a repository of
+//! that host showed (with its own credentials) that it has them. Without a claim, naming a
+//! digest gets nobody at what others fetched.
+
+use crate::blobspace::{Blobspace, RecordKind};
+use crate::digest::Digest;
+use crate::pack::Pack;
+use crate::reference::{Reference, Repository};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct Ledger {
+    blobspace: Arc<Blobspace<Pack>>,
+}
+
+/// What a tag meant when its registry was last asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KnownTag {
+    pub(super) digest: Digest,
+    pub(super) validated: SystemTime,
+}
+
+impl KnownTag {
+    /// Time since the registry was asked; zero where the clock went back.
+    pub(super) fn age(&self) -> Duration {
+        self.validated.elapsed().unwrap_or_default()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct TagRecord {
+    reference: String,
+    digest: String,
+    /// Milliseconds since 1970.
+    validated: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(blobspace: Arc<Blobspace<Pack>>) -> Ledger {
+        Ledger { blobspace }
+    }
+
+    /// Manifest, index or configuration bytes, verified again against their digest.
+    pub(super) async fn document(&self, digest: Digest) -> Option<Vec<u8>> {
+        let bytes = self.read(RecordKind::Document, name_of(&digest)).await?;
+        let mut hasher = digest.hasher();
+        hasher.update(&bytes);
+        (hasher.finish() == digest).then_some(bytes)
+    }
+
+    pub(super) async fn put_document(&self, digest: Digest, bytes: Vec<u8>) {
+        self.write(RecordKind::Document, name_of(&digest), bytes).await;
+    }
+
+    pub(super) async fn tag(&self, reference: &Reference) -> Option<KnownTag> {
+        let bytes = self.read(RecordKind::Tag, hashed(&reference.to_string())).await?;
+        let record: TagRecord = serde_json::from_slice(&bytes).ok()?;
+        if record.reference != reference.to_string() {
+            return None;
+        }
+        let validated = UNIX_EPOCH + Duration::from_millis(record.validated);
+        Some(KnownTag { digest: record.digest.parse().ok()?, validated })
+    }
+
+    pub(super) async fn put_tag(&self, reference: &Reference, known: &KnownTag) {
+        let validated = known.validated.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = TagRecord {
+            reference: reference.to_string(),
+            digest: known.digest.to_string(),
+            validated: u64::try_from(validated.as_millis()).unwrap_or(u64::MAX),
+        };
+        if let Ok(bytes) = serde_json::to_vec(&record) {
+            self.write(RecordKind::Tag, hashed(&record.reference), bytes).await;
+        }
+    }
+
+    pub(super) async fn remove_tag(&self, reference: &Reference) {
+        let (blobspace, name) = (self.blobspace.clone(), hashed(&reference.to_string()));
+        blocking(move || blobspace.remove_record(RecordKind::Tag, &name)).await;
+    }
+
+    /// Whether the repository has shown that it has these bytes.
+    pub(super) async fn repository_has(&self, repository: &Repository, digest: Digest) -> bool {
+        self.claimed(format!("{repository}@{digest}")).await
+    }
+
+    /// Whether the host has delivered these bytes, to whichever repository.
+    pub(super) async fn host_delivered(&self, host: &str, digest: Digest) -> bool {
+        self.claimed(format!("{host} {digest}")).await
+    }
+
+    /// The repository has shown that it has these bytes.
+    pub(super) async fn claim(&self, repository: &Repository, digest: Digest) {
+        self.put_claim(format!("{repository}@{digest}")).await;
+    }
+
+    /// The host has delivered these bytes for the repository.
+    pub(super) async fn claim_delivered(&self, repository: &Repository, digest: Digest) {
+        self.put_claim(format!("{} {digest}", repository.host())).await;
+        self.claim(repository, digest).await;
+    }
+
+    async fn claimed(&self, claim: String) -> bool {
+        self.read(RecordKind::Claim, hashed(&claim)).await.is_some_and(|bytes| bytes == claim.as_bytes())
+    }
+
+    async fn put_claim(&self, claim: String) {
+        self.write(RecordKind::Claim, hashed(&claim), claim.into_bytes()).await;
+    }
+
+    async fn read(&self, kind: RecordKind, name: String) -> Option<Vec<u8>> {
+        let blobspace = self.blobspace.clone();
+        blocking(move || blobspace.record(kind, &name)).await.flatten()
+    }
+
+    /// A record that cannot be written costs a repeated download later, not this answer: logged, not returned.
+    async fn write(&self, kind: RecordKind, name: String, bytes: Vec<u8>) {
+        let blobspace = self.blobspace.clone();
+        let written = blocking(move || blobspace.put_record(kind, &name, &bytes)).await;
+        if let Some(Err(error)) = written {
+            tracing::warn!(%error, ?kind, "record not written");
+        }
+    }
+}
+
+/// Runs blocking work off the reactor. None if it panicked or the runtime is ending.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// `sha256-<hex>`: a digest as a file name.
+pub(super) fn name_of(digest: &Digest) -> String {
+    digest.to_string().replace(':', "-")
+}
+
+fn hashed(text: &str) -> String {
+    Digest::sha256(text.as_bytes()).hex()
+}

@@ -1,0 +1,157 @@
+//! What a view shows: paths to files and directories, links followed inside the image,
+//! modified files in place of the layer's own.
+
+use super::ViewInfo;
+use crate::blobspace::Lease;
+use crate::pack::{Entry, Kind, Pack, ResolveError};
+use bytes::Bytes;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The files of one image, leased: valid as long as it is held. Cheap to make and to drop.
+#[derive(Clone)]
+pub struct View {
+    /// Shared by all views of the reference.
+    pub info: Arc<ViewInfo>,
+    pub(super) base: Lease<Pack>,
+    pub(super) modified: Option<Lease<Pack>>,
+}
+
+/// What a path leads to, links followed.
+pub enum Node {
+    /// A regular file.
+    File(FileNode),
+    /// A directory.
+    Directory(DirectoryNode),
+}
+
+/// A regular file of a view.
+pub struct FileNode {
+    pack: Lease<Pack>,
+    offset: u64,
+    /// Bytes of content.
+    pub length: u64,
+    /// XXH3-128 of the content.
+    pub hash: u128,
+    /// Seconds since 1970; None when the file was modified by a replacement.
+    pub mtime: Option<i64>,
+}
+
+/// A directory of a view.
+pub struct DirectoryNode {
+    view: View,
+    id: u32,
+}
+
+/// One line of a listing, links followed (what leads nowhere or is not served is left out).
+pub struct Child {
+    /// File name, any bytes.
+    pub name: Vec<u8>,
+    /// It is, or leads to, a directory.
+    pub directory: bool,
+    /// Bytes of content; 0 for directories.
+    pub length: u64,
+    /// Seconds since 1970.
+    pub mtime: i64,
+}
+
+impl View {
+    /// Follows `path` (bytes, cleaned, relative to the image's root, not to the workdir).
+    ///
+    /// # Errors
+    /// [`ResolveError::NotFound`] also for what is there and never served: devices, fifos, sockets.
+    pub fn find(&self, path: &[u8]) -> Result<Node, ResolveError> {
+        let entry = self.base.resolve(path)?;
+        match entry.kind {
+            Kind::Directory => Ok(Node::Directory(DirectoryNode { view: self.clone(), id: entry.id })),
+            Kind::File => Ok(Node::File(self.file(&entry))),
+            _ => Err(ResolveError::NotFound),
+        }
+    }
+
+    /// A page of one of the packs could not be read: look-ups since may be wrong.
+    pub fn poisoned(&self) -> bool {
+        self.base.poisoned() || self.modified.as_ref().is_some_and(|pack| pack.poisoned())
+    }
+
+    fn file(&self, entry: &Entry<'_>) -> FileNode {
+        let modified = self.modified.as_ref().and_then(|pack| Some((pack, pack.lookup(entry.path)?)));
+        match modified {
+            Some((pack, entry)) => FileNode::new(pack, &entry, None),
+            None => FileNode::new(&self.base, entry, Some(entry.mtime)),
+        }
+    }
+}
+
+impl FileNode {
+    fn new(pack: &Lease<Pack>, entry: &Entry<'_>, mtime: Option<i64>) -> FileNode {
+        FileNode { pack: pack.clone(), offset: entry.offset, length: entry.length, hash: entry.hash, mtime }
+    }
+
+    /// The content as shared bytes, without a copy. Panics if the range is not within `0..length`.
+    pub fn bytes(&self, range: Range<u64>) -> Bytes {
+        assert!(range.start <= range.end && range.end <= self.length, "range outside of the file");
+        if range.is_empty() {
+            return Bytes::new();
+        }
+        let start = to_index(self.offset + range.start);
+        let end = to_index(self.offset + range.end);
+        Bytes::from_owner(Slice { pack: self.pack.clone(), start, end })
+    }
+
+    /// Whether all pages of the range are in memory. See [`Pack::resident`].
+    pub fn resident(&self, range: Range<u64>) -> bool {
+        self.pack.resident(self.offset + range.start, range.end - range.start)
+    }
+
+    /// Reads the range's pages in. Blocking. See [`Pack::populate`].
+    pub fn populate(&self, range: Range<u64>) -> std::io::Result<()> {
+        self.pack.populate(self.offset + range.start, range.end - range.start)
+    }
+
+    /// A page could not be read: bytes read since may be zeros and must not be sent.
+    pub fn poisoned(&self) -> bool {
+        self.pack.poisoned()
+    }
+}
+
+impl DirectoryNode {
+    /// Sorted by name (bytes).
+    pub fn children(&self) -> Vec<Child> {
+        self.view.base.children(self.id).filter_map(|child| self.child(&child)).collect()
+    }
+
+    fn child(&self, entry: &Entry<'_>) -> Option<Child> {
+        let name = entry.path.rsplit(|byte| *byte == b'/').next()?.to_vec();
+        let target = match entry.kind {
+            Kind::Symlink => self.view.base.resolve(entry.path).ok()?,
+            _ => *entry,
+        };
+        match target.kind {
+            Kind::Directory => Some(Child { name, directory: true, length: 0, mtime: entry.mtime }),
+            Kind::File => {
+                let length = self.view.file(&target).length;
+                Some(Child { name, directory: false, length, mtime: entry.mtime })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Part of a mapping, as an owner of bytes: keeps the lease while anyone holds the bytes.
+struct Slice {
+    pack: Lease<Pack>,
+    start: usize,
+    end: usize,
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        &self.pack.bytes()[self.start..self.end]
+    }
+}
+
+/// Offsets of a mapping fit the address space: [`Pack::open`] checked them against its length.
+fn to_index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
