@@ -1,0 +1,77 @@
+//! `serve` and `run`: start the service, say where it is, stop it on SIGTERM or SIGINT.
+
+use crate::config::{self, Config, Mode};
+use crate::service::Service;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs until a signal or a failure that ends the service.
+pub(super) fn serve(path: &Path, mode: Mode, address: Option<&str>) -> ExitCode {
+    match run(path, mode, address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("blobserve: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(path: &Path, mode: Mode, address: Option<&str>) -> Result<(), String> {
+    let loaded = config::load(path, mode).map_err(|error| error.to_string())?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut config = loaded.config;
+    if let Some(address) = address {
+        config.set_address(address)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    runtime.block_on(until_signal(config))
+}
+
+async fn until_signal(config: Config) -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let example = example_path(&config);
+    let mut service = Service::start(config).await?;
+    announce(&service, example.as_deref());
+    tokio::select! {
+        error = service.failed() => {
+            service.stop().await;
+            return Err(error);
+        }
+        _ = terminate.recv() => tracing::info!("SIGTERM, draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
+    }
+    tokio::select! {
+        () = service.stop() => {}
+        _ = interrupt.recv() => tracing::info!("SIGINT again, stopping at once"),
+    }
+    Ok(())
+}
+
+/// `/<repository>:<tag>/` of the first repository with a tag to pre-pull.
+fn example_path(config: &Config) -> Option<String> {
+    config.repos.iter().find_map(|(name, repo)| Some(format!("/{name}:{}/", repo.pre_pull.first()?)))
+}
+
+/// One line on standard output, for people and for scripts that wait for it.
+fn announce(service: &Service, example: Option<&str>) {
+    let address = service.address;
+    let mut line = format!("listening on http://{address}");
+    if let Some(path) = example {
+        let host = match address.ip() {
+            ip if ip.is_unspecified() => format!("localhost:{}", address.port()),
+            _ => address.to_string(),
+        };
+        line.push_str(&format!(" , open http://{host}{path}"));
+    }
+    let mut out = std::io::stdout().lock();
+    // Whoever closed our standard output does not want the line.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
