@@ -1,0 +1,169 @@
+//! The real service, in this process, on a blobspace of its own that goes when the test ends.
+
+use super::client::{Client, Response};
+use super::registry::Registry;
+use blobserve::config::{Mode, parse};
+use blobserve::service::Service;
+use blobserve::shutdown::Phase;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A running service and its directory.
+pub struct Site {
+    service: Option<Service>,
+    /// Sends requests to it.
+    pub client: Client,
+    directory: tempfile::TempDir,
+}
+
+/// The whole configuration: defaults that suit tests, then `settings` over them (what stands
+/// under `blobserve:` in the file). Registries are named, so that they may be contacted.
+pub fn configuration(directory: &Path, registries: &[&Registry], settings: &Value) -> Value {
+    let mut config = json!({
+        "address": "127.0.0.1:0",
+        "drainDelay": "0s",
+        "allowAnyRepo": true,
+        "blobSpace": {"location": directory.join("blobs")},
+        "registries": {},
+    });
+    for registry in registries {
+        config["registries"][registry.host()] = registry.settings();
+    }
+    merge(&mut config, settings);
+    json!({ "blobserve": config })
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+impl Site {
+    /// Starts it and waits until it is ready.
+    pub async fn start(registries: &[&Registry], settings: Value) -> Site {
+        let site = Site::launch(Mode::Serve, registries, settings).await;
+        let ready = site.phase_reached(Phase::Ready);
+        tokio::time::timeout(Duration::from_secs(30), ready)
+            .await
+            .expect("it gets ready");
+        site
+    }
+
+    /// Starts it and does not wait.
+    pub async fn launch(mode: Mode, registries: &[&Registry], settings: Value) -> Site {
+        match Site::try_launch(mode, registries, settings).await {
+            Ok(site) => site,
+            Err(error) => panic!("the service does not start: {error}"),
+        }
+    }
+
+    /// Starts it, or says why not.
+    pub async fn try_launch(
+        mode: Mode,
+        registries: &[&Registry],
+        settings: Value,
+    ) -> Result<Site, String> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let text = configuration(directory.path(), registries, &settings).to_string();
+        let loaded = parse(&text, "test.json", mode).map_err(|error| error.to_string())?;
+        let service = Service::start(loaded.config).await?;
+        Ok(Site {
+            client: Client(service.address),
+            service: Some(service),
+            directory,
+        })
+    }
+
+    /// GET. A 200 is asked for again with its ETag, and must be 304 then.
+    pub async fn get(&self, path: &str) -> Response {
+        self.get_with(path, &[]).await
+    }
+    /// GET with headers. A 200 is asked for again with its ETag, and must be 304 then.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let response = self.client.request("GET", path, headers).await;
+        if response.status == 200 {
+            let etag = response.header("etag");
+            let etag = etag.unwrap_or_else(|| panic!("GET {path}: no ETag: {response:?}"));
+            assert!(etag.starts_with('"'), "strong and quoted: {etag}");
+            let mut again = headers.to_vec();
+            again.push(("If-None-Match", etag));
+            let second = self.client.request("GET", path, &again).await;
+            assert_eq!(second.status, 304, "GET {path} with its ETag {etag}");
+            assert_eq!(second.header("etag"), Some(etag), "a 304 names its ETag");
+        }
+        response
+    }
+    /// HEAD.
+    pub async fn head(&self, path: &str) -> Response {
+        self.client.request("HEAD", path, &[]).await
+    }
+    /// Any request, asked once.
+    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.client.request(method, path, headers).await
+    }
+
+    /// Sends to the address of `/live` and `/ready`.
+    pub fn probe(&self) -> Client {
+        let service = self.service.as_ref().expect("it runs");
+        Client(service.probe_address.expect("readinessProbeAddr is set"))
+    }
+    /// Sends to the address of `/metrics`.
+    pub fn metrics(&self) -> Client {
+        let service = self.service.as_ref().expect("it runs");
+        Client(service.metrics_address.expect("prometheusAddr is set"))
+    }
+    /// Waits for a phase of its life.
+    pub async fn phase_reached(&self, phase: Phase) {
+        let service = self.service.as_ref().expect("it runs");
+        service.lifecycle.reached(phase).await;
+    }
+    /// The directory that is ours in the blobspace.
+    pub fn blobspace(&self) -> PathBuf {
+        self.directory.path().join("blobs/blobserve-v1")
+    }
+    /// Bytes on disk below [`Site::blobspace`]`/packs` and `/tmp`, and how many files they are.
+    pub fn disk(&self) -> (u64, usize) {
+        let (packs, tmp) = (self.blobspace().join("packs"), self.blobspace().join("tmp"));
+        let (a, b) = (usage(&packs), usage(&tmp));
+        (a.0 + b.0, a.1 + b.1)
+    }
+    /// Waits until packs and temporary files are as `before`, and fails the test if they never are.
+    pub async fn disk_is(&self, before: (u64, usize)) {
+        for _ in 0..400 {
+            if self.disk() == before {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(self.disk(), before, "(bytes, files) in packs and tmp");
+    }
+    /// The service itself, to stop it by hand.
+    pub fn take(&mut self) -> Service {
+        self.service.take().expect("it runs")
+    }
+    /// Drains and stops.
+    pub async fn stop(mut self) {
+        if let Some(service) = self.service.take() {
+            tokio::time::timeout(Duration::from_secs(30), service.stop())
+                .await
+                .expect("it stops");
+        }
+    }
+}
+
+/// Bytes and files directly in a directory; nothing, if it is not there.
+fn usage(directory: &Path) -> (u64, usize) {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return (0, 0);
+    };
+    let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.blocks() * 512));
+    sizes.fold((0, 0), |(bytes, files), size| (bytes + size, files + 1))
+}
