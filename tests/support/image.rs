@@ -324,6 +324,10 @@ impl Image {
     pub fn of(layer: Layer) -> Image {
         Image::default().layer(layer)
     }
+    /// An image of one layer with an `index.html`.
+    pub fn page(html: &str) -> Image {
+        Image::of(Layer::new().file("index.html", html))
+    }
     /// One more layer.
     pub fn layer(mut self, layer: Layer) -> Image {
         self.layers.push(layer);

@@ -42,3 +42,10 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes.truncate(length);
     bytes
 }
+
+/// Bytes that compress well without being a bomb: a KiB of noise again and again.
+pub fn ballast(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = noise(seed, 1024).repeat(length.div_ceil(1024));
+    bytes.truncate(length);
+    bytes
+}

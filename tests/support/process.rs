@@ -55,6 +55,18 @@ impl Process {
         panic!("no line names the address:\n{}", seen.join("\n"));
     }
 
+    /// Runs `blobserve` with these arguments to its end; exit code and all that it wrote.
+    pub fn run(arguments: &[&str]) -> (Option<i32>, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_blobserve"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary starts");
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text += &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    }
+
     /// kill -9, and waits until it has ended.
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");

@@ -152,7 +152,7 @@ async fn respond(inner: &Inner, method: &str, path: &str, headers: &HeaderMap) -
     let body = if method == "HEAD" {
         full("")
     } else {
-        faulty(content, fault)
+        faulty(content, fault.as_ref())
     };
     response.body(body).expect("valid headers")
 }
@@ -289,10 +289,10 @@ fn plain(code: u16, text: &str) -> Response<Body> {
 }
 
 /// A body that comes as the fault has it.
-fn faulty(content: Bytes, fault: Option<Fault>) -> Body {
+fn faulty(content: Bytes, fault: Option<&Fault>) -> Body {
     let (until, hold, tear) = match fault {
-        Some(Fault::StallAfter { bytes, hold }) => (bytes, Some(hold), false),
-        Some(Fault::TearAfter { bytes }) => (bytes, None, true),
+        Some(Fault::StallAfter { bytes, hold }) => (*bytes, Some(*hold), false),
+        Some(Fault::TearAfter { bytes }) => (*bytes, None, true),
         Some(Fault::Throttle { bytes_per_second }) => {
             // Ten pieces a second.
             let piece = (bytes_per_second / 10).max(1);

@@ -1,0 +1,132 @@
+//! Tags move, registries go away, processes are killed.
+mod support;
+use std::time::Duration;
+use support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_its_ttl_a_tag_is_served_without_a_registry_call() {
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::page("old"));
+    let site = Site::start(&[&registry], json!({"tagTtl": "60s"})).await;
+    let path = registry.path("team/app:v1", "/");
+    site.get(&path).await.expect(200);
+    registry.push("team/app", "v1", &Image::page("new"));
+    let asked = registry.requests();
+    assert_eq!(site.get(&path).await.expect(200).text(), "old");
+    assert_eq!(registry.requests(), asked);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_its_ttl_a_moved_tag_is_noticed_and_an_unmoved_one_costs_one_head() {
+    let registry = Registry::start().await;
+    let image = registry.push("team/app", "v1", &Image::page("old"));
+    let ttl = Duration::from_millis(300);
+    let site = Site::start(&[&registry], json!({"tagTtl": "300ms"})).await;
+    let path = registry.path("team/app:v1", "/");
+    site.get(&path).await.expect(200);
+    tokio::time::sleep(ttl * 2).await;
+    let heads = registry.count("HEAD", "/manifests/v1");
+    assert_eq!(
+        site.request("GET", &path, &[]).await.expect(200).text(),
+        "old"
+    );
+    assert_eq!(registry.count("HEAD", "/manifests/v1"), heads + 1);
+    assert_eq!(registry.count_blob_gets(&image.layers[0]), 1);
+    registry.push("team/app", "v1", &Image::page("new"));
+    tokio::time::sleep(ttl * 2).await;
+    assert_eq!(
+        site.request("GET", &path, &[]).await.expect(200).text(),
+        "new"
+    );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_registry_fails_a_known_tag_is_served_until_stale_if_error() {
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::page("hello"));
+    let settings = json!({"tagTtl": "100ms", "staleIfError": "6s", "timeout": "60s"});
+    let site = Site::start(&[&registry], settings).await;
+    let path = registry.path("team/app:v1", "/");
+    site.get(&path).await.expect(200);
+    drop(registry);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(site.get(&path).await.expect(200).text(), "hello");
+    tokio::time::sleep(Duration::from_millis(6500)).await;
+    let answer = site.get(&path).await;
+    assert!([502, 504].contains(&answer.status), "{}", answer.text());
+    site.stop().await;
+}
+
+/// Writes a configuration for the real binary.
+fn config_file(
+    directory: &std::path::Path,
+    registry: &Registry,
+    settings: serde_json::Value,
+) -> std::path::PathBuf {
+    let text = service::configuration(directory, &[registry], &settings).to_string();
+    let path = directory.join("config.json");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_with_the_registry_down_a_known_image_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::start().await;
+    let layer = Layer::new()
+        .file("index.html", "hello")
+        .file("big.bin", noise(3, 300_000));
+    let image = registry.push("team/app", "v1", &Image::of(layer));
+    let config = config_file(directory.path(), &registry, json!({"tagTtl": "1s"}));
+    let paths = [
+        registry.path("team/app:v1", "/big.bin"),
+        registry.path(&format!("team/app@{}", image.digest), "/big.bin"),
+    ];
+    let process = Process::serve(&config);
+    for path in &paths {
+        let answer = process.client.request("GET", path, &[]).await.expect(200);
+        assert_eq!(answer.body, noise(3, 300_000));
+    }
+    process.kill();
+    drop(registry);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let process = Process::serve(&config);
+    for path in &paths {
+        let answer = process.client.request("GET", path, &[]).await.expect(200);
+        assert_eq!(answer.body, noise(3, 300_000), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_the_middle_of_a_download_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::start().await;
+    let layer = Layer::new()
+        .file("index.html", "hello")
+        .file("big.bin", noise(3, 300_000));
+    let image = registry.push("team/app", "v1", &Image::of(layer));
+    let stall = Fault::StallAfter {
+        bytes: 150_000,
+        hold: None,
+    };
+    registry.fault(stall).once().on_blob(&image.layers[0]);
+    let config = config_file(directory.path(), &registry, json!({}));
+    let process = Process::serve(&config);
+    let (client, path) = (process.client, registry.path("team/app:v1", "/"));
+    let request = tokio::spawn(async move { client.try_request("GET", &path, &[]).await });
+    registry.asked("GET", &image.layers[0]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    process.kill();
+    assert!(request.await.unwrap().is_err());
+    let process = Process::serve(&config);
+    let tmp = directory.path().join("blobs/blobserve-v1/tmp");
+    assert_eq!(
+        std::fs::read_dir(tmp).unwrap().count(),
+        0,
+        "emptied at start"
+    );
+    let path = registry.path("team/app:v1", "/");
+    process.client.request("GET", &path, &[]).await.expect(200);
+}
