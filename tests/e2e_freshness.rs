@@ -63,11 +63,11 @@ async fn while_its_registry_fails_a_known_tag_is_served_until_stale_if_error() {
 fn config_file(
     directory: &std::path::Path,
     registry: &Registry,
-    settings: serde_json::Value,
+    settings: &serde_json::Value,
 ) -> std::path::PathBuf {
-    let text = service::configuration(directory, &[registry], &settings).to_string();
+    let text = service::configuration(directory, &[registry], settings).to_string();
     let path = directory.join("config.json");
-    std::fs::write(&path, text).unwrap();
+    std::fs::write(&path, text).expect("written");
     path
 }
 
@@ -79,7 +79,7 @@ async fn after_a_kill_with_the_registry_down_a_known_image_is_served() {
         .file("index.html", "hello")
         .file("big.bin", noise(3, 300_000));
     let image = registry.push("team/app", "v1", &Image::of(layer));
-    let config = config_file(directory.path(), &registry, json!({"tagTtl": "1s"}));
+    let config = config_file(directory.path(), &registry, &json!({"tagTtl": "1s"}));
     let paths = [
         registry.path("team/app:v1", "/big.bin"),
         registry.path(&format!("team/app@{}", image.digest), "/big.bin"),
@@ -112,7 +112,7 @@ async fn a_kill_in_the_middle_of_a_download_leaves_nothing_behind() {
         hold: None,
     };
     registry.fault(stall).once().on_blob(&image.layers[0]);
-    let config = config_file(directory.path(), &registry, json!({}));
+    let config = config_file(directory.path(), &registry, &json!({}));
     let process = Process::serve(&config);
     let (client, path) = (process.client, registry.path("team/app:v1", "/"));
     let request = tokio::spawn(async move { client.try_request("GET", &path, &[]).await });

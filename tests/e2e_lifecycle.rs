@@ -157,8 +157,8 @@ async fn metrics_count_under_the_names_that_are_scraped_today() {
 
 fn write(directory: &std::path::Path, config: &serde_json::Value) -> String {
     let path = directory.join("config.json");
-    std::fs::write(&path, config.to_string()).unwrap();
-    path.to_str().unwrap().to_owned()
+    std::fs::write(&path, config.to_string()).expect("written");
+    path.to_str().expect("UTF-8").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
