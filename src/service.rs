@@ -1,9 +1,27 @@
-//! Puts the parts together and runs them: listeners first, then prePull, then ready;
-//! SIGTERM drains. What `serve` and `run` start, and what the tests start in-process.
+//! Puts the parts together and runs them: probes first, then the blobspace, the listener and
+//! prePull; SIGTERM drains. What `serve` and `run` start, and what the tests start in-process.
 
+use crate::admin;
+use crate::blobspace::Blobspace;
 use crate::config::Config;
-use crate::shutdown::Lifecycle;
+use crate::http;
+use crate::images::{Ask, Images};
+use crate::metrics::Metrics;
+use crate::pack::Pack;
+use crate::reference::Reference;
+use crate::registry::Registries;
+use crate::shutdown::{Lifecycle, Phase};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Requests in flight end within this time after accepting has ended.
+const LAST_REQUESTS: Duration = Duration::from_secs(30);
+/// How often the gauges are brought up to date.
+const GAUGES: Duration = Duration::from_secs(1);
 
 /// A running service. Dropping it does not stop it; see [`Service::stop`].
 pub struct Service {
@@ -15,17 +33,143 @@ pub struct Service {
     pub metrics_address: Option<SocketAddr>,
     /// Watch or move its phase.
     pub lifecycle: Lifecycle,
+    drain_delay: Duration,
+    images: Images,
+    blobspace: Arc<Blobspace<Pack>>,
+    /// Ends when the last connection has.
+    serving: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+    failure: watch::Receiver<Option<String>>,
 }
 
 impl Service {
     /// Opens listeners and blobspace. Returns once it listens; prePull goes on behind
-    /// (wait for [`crate::shutdown::Phase::Ready`]). Errors are one line, for the operator.
+    /// (wait for [`Phase::Ready`], or for [`Service::failed`]).
+    ///
+    /// # Errors
+    /// One line, for the operator: an address or a directory that cannot be used.
     pub async fn start(config: Config) -> Result<Service, String> {
-        let _ = config;
-        todo!()
+        let config = Arc::new(config);
+        let lifecycle = Lifecycle::default();
+        let metrics = Arc::new(Metrics::new());
+        let registries = Registries::new(&config, metrics.clone()).map_err(|error| error.to_string())?;
+        let registries = Arc::new(registries);
+
+        let mut background = Vec::new();
+        let mut probe_address = None;
+        if let Some(wanted) = config.readiness_probe_addr {
+            let (listener, address) = bind(&[wanted], "readinessProbeAddr").await?;
+            let probes = admin::probes(lifecycle.clone(), &config, registries.clone());
+            background.push(tokio::spawn(admin::serve(listener, probes, lifecycle.clone())));
+            probe_address = Some(address);
+        }
+        let mut metrics_address = None;
+        if let Some(wanted) = config.prometheus_addr {
+            let (listener, address) = bind(&[wanted], "prometheusAddr").await?;
+            let exposition = admin::metrics(metrics.clone());
+            background.push(tokio::spawn(admin::serve(listener, exposition, lifecycle.clone())));
+            metrics_address = Some(address);
+        }
+
+        let space = config.blob_space.clone();
+        let opening = tokio::task::spawn_blocking(move || Blobspace::open(&space.location, space.max_size_bytes));
+        let blobspace = opening.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let images = Images::new(&config, registries, blobspace.clone(), metrics.clone());
+        background.push(tokio::spawn(gauges(metrics.clone(), images.clone(), blobspace.clone())));
+
+        let (listener, address) = bind(&config.listen, "blobserve.address").await?;
+        let server = http::Server::new(&config, images.clone(), metrics, lifecycle.clone());
+        let serving = tokio::spawn(server.run(listener, LAST_REQUESTS));
+
+        let (fail, failure) = watch::channel(None);
+        background.push(tokio::spawn(pre_pull(config.clone(), images.clone(), lifecycle.clone(), fail)));
+        Ok(Service {
+            address,
+            probe_address,
+            metrics_address,
+            lifecycle,
+            drain_delay: config.drain_delay,
+            images,
+            blobspace,
+            serving,
+            background,
+            failure,
+        })
     }
+
+    /// Waits for a failure that must end the process; for ever, when there is none.
+    pub async fn failed(&mut self) -> String {
+        let failed = self.failure.wait_for(Option::is_some).await;
+        let failed = failed.ok().and_then(|failed| failed.clone());
+        match failed {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Drains and stops, as SIGTERM does; returns when all has ended.
     pub async fn stop(self) {
-        todo!()
+        self.lifecycle.enter(Phase::Draining);
+        self.images.drain();
+        tokio::time::sleep(self.drain_delay).await;
+        self.lifecycle.enter(Phase::Stopping);
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the listener ended abnormally");
+        }
+        for task in self.background {
+            task.abort();
+        }
+        let blobspace = self.blobspace;
+        if let Err(error) = tokio::task::spawn_blocking(move || blobspace.close()).await {
+            tracing::error!(%error, "closing the blobspace failed");
+        }
+    }
+}
+
+/// Binds the first address that can be.
+async fn bind(addresses: &[SocketAddr], key: &str) -> Result<(TcpListener, SocketAddr), String> {
+    let mut last = format!("{key}: no address to listen on");
+    for address in addresses {
+        match TcpListener::bind(address).await.and_then(|listener| listener.local_addr().map(|bound| (listener, bound))) {
+            Ok(bound) => return Ok(bound),
+            Err(error) => last = format!("{key}: cannot listen on {address}: {error}"),
+        }
+    }
+    Err(last)
+}
+
+/// Fetches every `prePull` tag, then says ready. A tag that cannot be had, and is not known from before, is fatal.
+async fn pre_pull(config: Arc<Config>, images: Images, lifecycle: Lifecycle, fail: watch::Sender<Option<String>>) {
+    let mut pulls = tokio::task::JoinSet::new();
+    for (name, repo) in &config.repos {
+        for tag in &repo.pre_pull {
+            let (images, text) = (images.clone(), format!("{name}:{tag}"));
+            pulls.spawn(async move {
+                let reference = Reference::parse(&text).map_err(|error| format!("prePull of {text}: {error}"))?;
+                images.get(&reference, Ask::Normal).await.map_err(|error| format!("prePull of {text}: {error}"))
+            });
+        }
+    }
+    while let Some(pulled) = pulls.join_next().await {
+        if let Ok(Err(error)) = pulled {
+            tracing::error!("{error}");
+            fail.send_replace(Some(error));
+            return;
+        }
+    }
+    lifecycle.enter(Phase::Ready);
+    tracing::info!("ready");
+    // Kept until the service ends: a receiver whose sender is gone cannot wait.
+    fail.closed().await;
+}
+
+/// Copies what others count into the gauges, until it is aborted.
+async fn gauges(metrics: Arc<Metrics>, images: Images, blobspace: Arc<Blobspace<Pack>>) {
+    let mut every = tokio::time::interval(GAUGES);
+    loop {
+        every.tick().await;
+        let (flights, queued) = images.activity();
+        metrics.activity(flights, queued);
+        metrics.blobspace(&blobspace.usage());
     }
 }

@@ -1,0 +1,143 @@
+//! What is sent: bytes as they are, or windows of a file, read ahead off the reactor where they are
+//! not in memory.
+
+use crate::images::FileNode;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::task::JoinHandle;
+
+/// Bytes sent, and checked for residency, at a time.
+pub(super) const WINDOW: u64 = 256 << 10;
+
+/// A response's body, of exactly known length.
+#[derive(Default)]
+pub(super) struct Body {
+    /// Bytes that are left.
+    left: u64,
+    /// The part being sent. The first part stands here, so that a body of one allocates nothing.
+    current: Option<Part>,
+    later: VecDeque<Part>,
+    /// The next window is being read in.
+    reading: Option<(Range<u64>, JoinHandle<io::Result<()>>)>,
+}
+
+enum Part {
+    Bytes(Bytes),
+    File(Arc<FileNode>, Range<u64>),
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        let mut body = Body::default();
+        body.push_bytes(bytes);
+        body
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Body {
+        Bytes::from(text).into()
+    }
+}
+
+impl Body {
+    pub(super) fn push_bytes(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.left += bytes.len() as u64;
+            self.push(Part::Bytes(bytes));
+        }
+    }
+
+    pub(super) fn push_file(&mut self, file: &Arc<FileNode>, range: Range<u64>) {
+        if !range.is_empty() {
+            self.left += range.end - range.start;
+            self.push(Part::File(file.clone(), range));
+        }
+    }
+
+    fn push(&mut self, part: Part) {
+        match self.current {
+            None => self.current = Some(part),
+            Some(_) => self.later.push_back(part),
+        }
+    }
+
+    /// Bytes of the whole body, before anything was sent.
+    pub(super) fn length(&self) -> u64 {
+        self.left
+    }
+
+    fn poll_window(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let Some(part) = &mut self.current else {
+            return Poll::Ready(None);
+        };
+        let (file, rest) = match part {
+            Part::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.current = self.later.pop_front();
+                return Poll::Ready(Some(Ok(bytes)));
+            }
+            Part::File(file, rest) => (file, rest),
+        };
+        let window = match &mut self.reading {
+            Some((window, reading)) => {
+                let read = ready!(Pin::new(reading).poll(context));
+                let window = window.clone();
+                self.reading = None;
+                if let Err(error) = read.map_err(io::Error::other).and_then(|read| read) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                window
+            }
+            None => {
+                let window = rest.start..rest.end.min(rest.start + WINDOW);
+                if !file.resident(window.clone()) {
+                    let (file, ahead) = (file.clone(), window.clone());
+                    self.reading = Some((window, tokio::task::spawn_blocking(move || file.populate(ahead))));
+                    return self.poll_window(context);
+                }
+                window
+            }
+        };
+        let bytes = file.bytes(window.clone());
+        let poisoned = file.poisoned();
+        rest.start = window.end;
+        if rest.is_empty() {
+            self.current = self.later.pop_front();
+        }
+        if poisoned {
+            return Poll::Ready(Some(Err(io::Error::other("a page of the pack cannot be read"))));
+        }
+        Poll::Ready(Some(Ok(bytes)))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let window = ready!(self.poll_window(context));
+        Poll::Ready(window.map(|window| {
+            window.map(|bytes| {
+                self.left -= bytes.len() as u64;
+                Frame::data(bytes)
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

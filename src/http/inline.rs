@@ -1,0 +1,80 @@
+//! `X-BlobServe-InlineVars`: search and replace in a page, on request.
+
+use crate::config::InlineStatic;
+use http::{HeaderMap, HeaderName};
+use memchr::memmem;
+use serde::Deserialize;
+
+/// The request header.
+pub(super) const INLINE_VARS: HeaderName = HeaderName::from_static("x-blobserve-inlinevars");
+/// Bytes of the header; a longer one changes nothing.
+const MOST_HEADER: usize = 8 << 10;
+/// Bytes of the page; a longer one is served untouched.
+pub(super) const MOST_PAGE: u64 = 8 << 20;
+
+/// The header's values, as they stand for `${ide}` and `${supervisor}`.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+pub(super) struct InlineVars {
+    #[serde(default)]
+    ide: String,
+    #[serde(default)]
+    supervisor: String,
+}
+
+impl InlineVars {
+    /// None: no header, or one that changes nothing (too long, not JSON; logged).
+    pub(super) fn of(headers: &HeaderMap) -> Option<InlineVars> {
+        let value = headers.get(INLINE_VARS)?;
+        if value.len() > MOST_HEADER {
+            tracing::warn!(bytes = value.len(), "X-BlobServe-InlineVars is longer than {MOST_HEADER} bytes, ignored");
+            return None;
+        }
+        serde_json::from_slice(value.as_bytes())
+            .inspect_err(|error| tracing::warn!(%error, "X-BlobServe-InlineVars is not the JSON expected, ignored"))
+            .ok()
+    }
+
+    /// Applies the rules one after another, each on the result of the one before.
+    pub(super) fn apply(&self, page: &[u8], rules: &[InlineStatic]) -> Vec<u8> {
+        let mut page = page.to_vec();
+        for rule in rules {
+            let replacement = rule.replacement.replace("${ide}", &self.ide).replace("${supervisor}", &self.supervisor);
+            page = replace(&page, rule.search.as_bytes(), replacement.as_bytes());
+        }
+        page
+    }
+}
+
+fn replace(text: &[u8], search: &[u8], replacement: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut from = 0;
+    for at in memmem::find_iter(text, search) {
+        out.extend_from_slice(&text[from..at]);
+        out.extend_from_slice(replacement);
+        from = at + search.len();
+    }
+    out.extend_from_slice(&text[from..]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_applied_in_order_with_the_values_of_the_header() {
+        let rules = [("IDE", "${ide}/${supervisor}"), ("a/b", "c")]
+            .map(|(search, replacement)| InlineStatic { search: search.into(), replacement: replacement.into() });
+        let vars = InlineVars { ide: "a".into(), supervisor: "b".into() };
+        assert_eq!(vars.apply(b"<IDE> IDE.", &rules), b"<c> c.");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_used_changes_nothing() {
+        let headers = |value: &str| HeaderMap::from_iter([(INLINE_VARS, value.parse().unwrap())]);
+        assert!(InlineVars::of(&headers("{\"ide\":\"x\"}")).is_some());
+        assert!(InlineVars::of(&headers("{ide")).is_none());
+        assert!(InlineVars::of(&headers(&format!("{{\"ide\":\"{}\"}}", "x".repeat(9000)))).is_none());
+        assert!(InlineVars::of(&HeaderMap::new()).is_none());
+    }
+}

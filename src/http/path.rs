@@ -1,0 +1,139 @@
+//! From the raw rest of a URL path to a path inside the image.
+
+/// A path as the image knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FilePath {
+    /// Decoded, cleaned, without leading or trailing slash; any bytes but NUL and `/` in a component.
+    pub(super) bytes: Vec<u8>,
+    /// Ended with a slash (or with a dot segment, which stands for one): a directory is meant.
+    pub(super) directory: bool,
+}
+
+/// Why a path cannot be served, whatever the image holds: 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PathError {
+    #[error("the path leaves the image")]
+    Escapes,
+    #[error("the path holds an incomplete percent-encoding")]
+    Encoding,
+    #[error("the path holds an encoded slash or NUL")]
+    Separator,
+}
+
+/// Decodes once (RFC 3986 §2.1), then removes dot segments (§5.2.4, encoded ones too), never above
+/// the reference. `raw` is empty or starts with a slash. Empty components are ignored.
+pub(super) fn file_path(raw: &str) -> Result<FilePath, PathError> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut directory = raw.is_empty();
+    for component in raw.split('/') {
+        let start = bytes.len();
+        if start > 0 && !component.is_empty() {
+            bytes.push(b'/');
+        }
+        let from = bytes.len();
+        decode(component.as_bytes(), &mut bytes)?;
+        directory = match &bytes[from..] {
+            b"" | b"." => {
+                bytes.truncate(start);
+                true
+            }
+            b".." => {
+                bytes.truncate(start);
+                if start == 0 {
+                    return Err(PathError::Escapes);
+                }
+                let parent = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                bytes.truncate(parent);
+                true
+            }
+            _ => false,
+        };
+    }
+    Ok(FilePath { bytes, directory })
+}
+
+fn decode(component: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
+    let mut rest = component;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        let byte = match byte {
+            b'%' => {
+                let (high, low) = match tail {
+                    [high, low, ..] => (digit(*high)?, digit(*low)?),
+                    _ => return Err(PathError::Encoding),
+                };
+                rest = &tail[2..];
+                match high << 4 | low {
+                    b'/' | 0 => return Err(PathError::Separator),
+                    decoded => decoded,
+                }
+            }
+            byte => byte,
+        };
+        out.push(byte);
+    }
+    Ok(())
+}
+
+fn digit(hex: u8) -> Result<u8, PathError> {
+    char::from(hex).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(PathError::Encoding)
+}
+
+/// Joins a directory and a path below it.
+pub(super) fn join(directory: &[u8], below: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(directory.len() + below.len() + 1);
+    joined.extend_from_slice(directory);
+    if !directory.is_empty() && !below.is_empty() {
+        joined.push(b'/');
+    }
+    joined.extend_from_slice(below);
+    joined
+}
+
+/// One path component as it may stand in a relative URL: everything but RFC 3986's unreserved characters
+/// is encoded, so that no name can be read as a scheme, a query, a host or a header.
+pub(super) fn encode(component: &[u8]) -> String {
+    const KEPT: percent_encoding::AsciiSet =
+        percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    percent_encoding::percent_encode(component, &KEPT).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_once_and_stay_inside() {
+        let good: &[(&str, &[u8], bool)] = &[
+            ("", b"", true),
+            ("/", b"", true),
+            ("/a", b"a", false),
+            ("/a/", b"a", true),
+            ("/a//b", b"a/b", false),
+            ("/a/./b/.", b"a/b", true),
+            ("/a/b/..", b"a", true),
+            ("/a/%2e%2E/b", b"b", false),
+            ("/%2525", b"%25", false),
+            ("/a%20b+c", b"a b+c", false),
+            ("/%ff", b"\xff", false),
+            ("/...", b"...", false),
+        ];
+        for (raw, bytes, directory) in good {
+            let path = FilePath { bytes: bytes.to_vec(), directory: *directory };
+            assert_eq!(file_path(raw), Ok(path), "{raw}");
+        }
+        let bad = [
+            ("/..", PathError::Escapes),
+            ("/a/../../b", PathError::Escapes),
+            ("/%2e%2e/x", PathError::Escapes),
+            ("/%", PathError::Encoding),
+            ("/%1", PathError::Encoding),
+            ("/%zz", PathError::Encoding),
+            ("/a%2fb", PathError::Separator),
+            ("/a%00", PathError::Separator),
+        ];
+        for (raw, error) in bad {
+            assert_eq!(file_path(raw), Err(error), "{raw}");
+        }
+    }
+}
