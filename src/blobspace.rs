@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <location>/blobserve-v1/          ours, 0700, under an exclusive lock on `lock`
-//!   lock
+//!   lock                            holds the number of the process that has it
 //!   boot-id                         of the machine's boot that last wrote here
 //!   packs/<key>.pack                sealed: complete and verified; 0400 once known to be durable, 0600 until then
 //!   tmp/<number>                    being written; emptied at start
@@ -13,42 +13,51 @@
 //! What a caller may rely on: nothing partial is ever visible under a final name; the sum
 //! of sealed, leased-though-evicted and reserved bytes never exceeds the bound; eviction
 //! disturbs no reader; after kill -9 at any point `open` starts clean and reuses every sealed pack.
+//!
+//! Changes on disk, in the order in which they are made, so that any prefix of them is a state that `open` understands:
+//!
+//! - a pack: create `tmp/<number>` · write · rename to `packs/<key>.pack` · (in the background)
+//!   fdatasync it · fsync `packs` · chmod 0400. Up to the rename it is swept with `tmp`;
+//!   from then on it is whole for as long as this boot lasts, and after the chmod for good;
+//! - an eviction: unlink the side packs · unlink the base. Bytes leave the sums after the kernel has freed them;
+//! - a record: create `tmp/<number>` · write · rename. A checksum finds one that a power cut tore;
+//! - a start: sweep `tmp` · if the boot is another one, unlink packs that are not 0400 · unlink side
+//!   packs without base · rename a new `boot-id` into place · evict down to the bound.
+//!
+//! kill -9 forgets which packs and records were used in the last minute, nothing else: the order of eviction is kept in
+//! mtimes, written every 60 s and by [`Blobspace::close`].
 
+mod disk;
+mod key;
+mod lease;
+mod lock;
+mod lru;
+mod records;
+mod recovery;
+mod reservation;
+mod room;
+mod space;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use key::Key;
+pub use lease::{Lease, WeakLease};
+pub use reservation::Reservation;
+
+use space::{Space, Stop};
 use std::fs::File;
-use std::io::{self, Write};
-use std::marker::PhantomData;
-use std::sync::Arc;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What a sealed file opens as.
 pub trait Content: Sized + Send + Sync + 'static {
     /// Opens a sealed file. An error means that the file is unusable: it is deleted and counts as absent.
     fn open(file: File) -> Result<Self, String>;
-}
-
-/// Names a pack: `[a-z0-9.-]+`, and for a side pack `<base>+[a-z0-9.-]+`.
-/// A side pack is evicted before its base and never outlives it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Key(Arc<str>);
-
-impl Key {
-    /// A base pack's key. Panics on a name outside the grammar: keys are made by code, not by users.
-    pub fn base(name: &str) -> Key {
-        let _ = name;
-        todo!()
-    }
-    /// A side pack's key.
-    pub fn side(base: &Key, name: &str) -> Key {
-        let _ = (base, name);
-        todo!()
-    }
-    /// The key of the base pack, for a side pack.
-    pub fn base_key(&self) -> Option<Key> {
-        todo!()
-    }
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// Why the blobspace cannot do what was asked.
@@ -71,46 +80,58 @@ pub enum BlobspaceError {
     Io(String),
 }
 
-/// The store. Share it by `Arc`.
-pub struct Blobspace<C: Content>(PhantomData<C>);
-
-/// Keeps a sealed file open and readable, evicted or not; its bytes count until the last lease ends.
-pub struct Lease<C: Content>(Arc<C>);
-/// Remembers a pack without keeping it: `upgrade` gives a lease while the pack is not evicted, and moves its last use.
-pub struct WeakLease<C: Content>(PhantomData<C>);
-/// Space, and a file under a temporary name. `Write` takes more space as it needs it (steps
-/// of 16 MiB; a [`BlobspaceError`] is inside the io::Error). Dropped without `commit`, file and space are given back.
-pub struct Reservation<C: Content>(PhantomData<C>);
-
-impl<C: Content> Clone for Lease<C> {
-    fn clone(&self) -> Self {
-        Lease(self.0.clone())
-    }
-}
-impl<C: Content> std::ops::Deref for Lease<C> {
-    type Target = C;
-    fn deref(&self) -> &C {
-        &self.0
-    }
-}
-impl<C: Content> Clone for WeakLease<C> {
-    fn clone(&self) -> Self {
-        WeakLease(PhantomData)
+impl BlobspaceError {
+    /// The error inside of what [`Reservation`]'s `Write` returned.
+    pub fn of(error: &io::Error) -> Option<&BlobspaceError> {
+        error.get_ref()?.downcast_ref()
     }
 }
 
-impl<C: Content> Lease<C> {
-    /// See [`WeakLease`].
-    pub fn downgrade(&self) -> WeakLease<C> {
-        todo!()
+fn io_error(what: &str, path: &Path, error: &io::Error) -> BlobspaceError {
+    BlobspaceError::Io(format!("{what} {}: {error}", path.display()))
+}
+
+/// Waits and limits. The defaults are what BEHAVIOUR says; tests shorten them.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// How long `open` waits for the lock: 30 s.
+    pub lock_wait: Duration,
+    /// How long a writer waits for readers to let go of evicted packs: 30 s.
+    pub space_wait: Duration,
+    /// How many packs stay open for the next reader: 1,024, well below the 65,530 mappings that
+    /// Linux gives a process (`vm.max_map_count`). Leases keep more open if they must.
+    pub open_mappings: usize,
+    /// How many records are kept: 10,000.
+    pub records: usize,
+    /// How long its use protects a record from eviction: 120 s.
+    pub record_protection: Duration,
+    /// How often last uses are written to disk: 60 s.
+    pub last_use_interval: Duration,
+    /// Writes bytes at an offset: `pwrite`. Tests make it fail as a full disk does.
+    pub write_at: fn(&File, &[u8], u64) -> io::Result<usize>,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            lock_wait: Duration::from_secs(30),
+            space_wait: Duration::from_secs(30),
+            open_mappings: 1024,
+            records: 10_000,
+            record_protection: Duration::from_secs(120),
+            last_use_interval: Duration::from_secs(60),
+            write_at: |file, bytes, offset| file.write_at(bytes, offset),
+        }
     }
 }
-impl<C: Content> WeakLease<C> {
-    /// Cheap (two atomic operations); None once the pack is evicted or its mapping was closed to save
-    /// mappings: ask [`Blobspace::get`] then.
-    pub fn upgrade(&self) -> Option<Lease<C>> {
-        todo!()
-    }
+
+/// The store. Share it by `Arc`. Dropped without [`Blobspace::close`] it ends as by kill -9,
+/// except that reservations that are still held keep the lock until they end.
+pub struct Blobspace<C: Content> {
+    space: Arc<Space<C>>,
+    /// The background thread, until `close` or drop waits for it. Held while waiting, so that
+    /// a second `close` returns when the first is done.
+    background: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Kinds of records; each has a directory.
@@ -122,6 +143,18 @@ pub enum RecordKind {
     Tag,
     /// That a repository may use a layer.
     Claim,
+}
+
+impl RecordKind {
+    const ALL: [RecordKind; 3] = [RecordKind::Document, RecordKind::Tag, RecordKind::Claim];
+
+    fn directory(self) -> &'static str {
+        match self {
+            RecordKind::Document => "documents",
+            RecordKind::Tag => "tags",
+            RecordKind::Claim => "claims",
+        }
+    }
 }
 
 /// Sizes, for metrics and tests.
@@ -143,70 +176,94 @@ impl<C: Content> Blobspace<C> {
     /// Takes the lock (waits 30 s), recovers, and starts the background work (sync, last-use times).
     /// Blocking. `max_size_bytes` 0: unbounded.
     pub fn open(
-        location: &std::path::Path,
+        location: &Path,
         max_size_bytes: u64,
     ) -> Result<Arc<Blobspace<C>>, BlobspaceError> {
-        let _ = (location, max_size_bytes);
-        todo!()
+        Blobspace::open_tuned(location, max_size_bytes, Tuning::default())
+    }
+    /// [`Blobspace::open`] with other waits and limits.
+    pub fn open_tuned(
+        location: &Path,
+        max_size_bytes: u64,
+        tuning: Tuning,
+    ) -> Result<Arc<Blobspace<C>>, BlobspaceError> {
+        let bound = match max_size_bytes {
+            0 => u64::MAX,
+            bytes => bytes,
+        };
+        let (root, lock) = lock::take(location, tuning.lock_wait)?;
+        let space = Arc::new(Space::new(bound, tuning, disk::Disk::new(root)?, lock));
+        recovery::recover(&space)?;
+        let background = {
+            let space = space.clone();
+            std::thread::Builder::new()
+                .name("blobspace".into())
+                .spawn(move || sync::run(&space))
+                .map_err(|e| io_error("cannot start a thread for", location, &e))?
+        };
+        Ok(Arc::new(Blobspace {
+            space,
+            background: Mutex::new(Some(background)),
+        }))
     }
     /// Returns a lease on the sealed pack for this key, and moves its last use. Does not download;
     /// see [`crate::images`]. Opens the file if it is not open: some 20 µs.
     pub fn get(&self, key: &Key) -> Option<Lease<C>> {
-        let _ = key;
-        todo!()
+        self.space.get(key)
     }
-    /// Starts a pack. Reservations are ordered by age: the youngest gives way.
+    /// Starts a pack. Reservations are ordered by age: the youngest gives way. A side pack's base
+    /// is not evicted while this lasts; if it is not there, the error is [`BlobspaceError::Contended`].
     pub fn reserve(self: &Arc<Self>, key: &Key) -> Result<Reservation<C>, BlobspaceError> {
-        let _ = key;
-        todo!()
+        self.space.reserve(key)
     }
     /// Removes a pack that was found bad (a page that cannot be read), with its side packs.
+    /// No weak lease on it can be upgraded any more; its bytes count until the last lease ends.
     pub fn discard(&self, key: &Key) {
-        let _ = key;
-        todo!()
+        self.space.remove(key, None);
     }
     /// Reads a record; its use protects it from eviction for 120 s. None if absent or unreadable.
     pub fn record(&self, kind: RecordKind, name: &str) -> Option<Vec<u8>> {
-        let _ = (kind, name);
-        todo!()
+        self.space.record(kind, name)
     }
-    /// Writes a record, atomically. LRU by count (10,000) and bytes.
+    /// Writes a record, atomically. LRU by count (10,000) and bytes (64 MiB, or an eighth of the
+    /// bound if that is less). `name`: `[A-Za-z0-9._-]{1,128}`.
     pub fn put_record(
         &self,
         kind: RecordKind,
         name: &str,
         bytes: &[u8],
     ) -> Result<(), BlobspaceError> {
-        let _ = (kind, name, bytes);
-        todo!()
+        self.space.put_record(kind, name, bytes)
     }
     /// Removes a record, if it is there.
     pub fn remove_record(&self, kind: RecordKind, name: &str) {
-        let _ = (kind, name);
-        todo!()
+        self.space.remove_record(kind, name);
     }
     /// What is in use now.
     pub fn usage(&self) -> Usage {
-        todo!()
+        self.space.usage()
     }
     /// Ends background work: syncs what is not durable, writes last-use times. Blocking.
     pub fn close(&self) {
-        todo!()
+        self.stop(Stop::Flushed);
+    }
+
+    fn stop(&self, how: Stop) {
+        let mut background = self
+            .background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = background.take() {
+            self.space.lock().stop = how;
+            self.space.work.notify_all();
+            // It does not panic; and if it did, there is nothing left to stop.
+            let _ = thread.join();
+        }
     }
 }
 
-impl<C: Content> Write for Reservation<C> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = bytes;
-        todo!()
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-impl<C: Content> Reservation<C> {
-    /// Seals: rename, publish, evict down to the bound. The pack is complete and verified by the caller.
-    pub fn commit(self) -> Result<Lease<C>, BlobspaceError> {
-        todo!()
+impl<C: Content> Drop for Blobspace<C> {
+    fn drop(&mut self) {
+        self.stop(Stop::Now);
     }
 }

@@ -1,0 +1,95 @@
+//! Names of packs, and the file names made of them.
+
+use std::sync::Arc;
+
+/// What every pack's file name ends with.
+const SUFFIX: &str = ".pack";
+/// Longest key: with the suffix, a file name of at most 255 bytes.
+const LONGEST: usize = 250;
+
+/// Names a pack: `[a-z0-9.-]+`, and for a side pack `<base>+[a-z0-9.-]+`; at most 250 bytes.
+/// A side pack is evicted before its base and never outlives it.
+// The order of keys puts the side packs of a base directly behind it: `+` is the smallest
+// byte of the grammar.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// A base pack's key. Panics on a name outside the grammar: keys are made by code, not by users.
+    pub fn base(name: &str) -> Key {
+        assert!(is_part(name), "{name:?} cannot name a pack");
+        Key::checked(name)
+    }
+    /// A side pack's key. Panics on a name outside the grammar, or if `base` is itself a side pack's.
+    pub fn side(base: &Key, name: &str) -> Key {
+        assert!(
+            is_part(name) && base.base_key().is_none(),
+            "{name:?} cannot name a side pack of {base:?}"
+        );
+        Key::checked(&format!("{}+{name}", base.0))
+    }
+    /// The key of the base pack, for a side pack.
+    pub fn base_key(&self) -> Option<Key> {
+        self.0.split_once('+').map(|(base, _)| Key(base.into()))
+    }
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn checked(name: &str) -> Key {
+        assert!(name.len() <= LONGEST, "{name:?} is too long for a file name");
+        Key(name.into())
+    }
+    pub(super) fn is_side_of(&self, base: &Key) -> bool {
+        self.0
+            .strip_prefix(base.as_str())
+            .is_some_and(|rest| rest.starts_with('+'))
+    }
+    pub(super) fn file_name(&self) -> String {
+        format!("{}{SUFFIX}", self.0)
+    }
+    /// The key of a file found on disk; None for a name that no key makes.
+    pub(super) fn of_file_name(name: &str) -> Option<Key> {
+        let name = name.strip_suffix(SUFFIX)?;
+        let (base, side) = match name.split_once('+') {
+            Some((base, side)) => (base, Some(side)),
+            None => (name, None),
+        };
+        let good = name.len() <= LONGEST && is_part(base) && side.is_none_or(is_part);
+        good.then(|| Key(name.into()))
+    }
+}
+
+fn is_part(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_leads_back_to_its_key_and_no_other_name_does() {
+        let base = Key::base("sha256-ab.v1");
+        let side = Key::side(&base, "br");
+        for key in [&base, &side] {
+            assert_eq!(Key::of_file_name(&key.file_name()).as_ref(), Some(key));
+        }
+        assert_eq!(side.base_key(), Some(base.clone()));
+        assert!(side.is_side_of(&base) && !base.is_side_of(&base));
+        assert!(!Key::base("sha256-ab.v10").is_side_of(&base));
+        for wrong in ["x", ".pack", "A.pack", "a+.pack", "+a.pack", "a+b+c.pack", "a/b.pack"] {
+            assert_eq!(Key::of_file_name(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot name a pack")]
+    fn a_key_outside_the_grammar_panics() {
+        let _ = Key::base("../etc");
+    }
+}

@@ -1,0 +1,150 @@
+//! What a start finds, and makes of it. Looks at names and sizes only; opens no pack.
+
+use super::disk;
+use super::key::Key;
+use super::lock::OWN;
+use super::space::Space;
+use super::{BlobspaceError, Content, io_error};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+/// What belongs directly into our directory.
+const KNOWN: [&str; 5] = ["lock", "boot-id", "packs", "tmp", "records"];
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+struct Found {
+    key: Key,
+    bytes: u64,
+    mtime: u64,
+    durable: bool,
+}
+
+/// Cleans the directory up, fills the table, evicts down to the bound.
+pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), BlobspaceError> {
+    sweep(space)?;
+    let mut found = scan(space)?;
+    let booted = booted_since(space);
+    if booted {
+        // Written before a power cut or restart of the machine, and never synced: may be torn.
+        drop_where(space, &mut found, "it was not durable yet when the machine stopped", |pack, _| {
+            !pack.durable
+        });
+    }
+    drop_where(space, &mut found, "its base is gone", |pack, all| {
+        let base = pack.key.base_key();
+        base.is_some_and(|base| all.binary_search_by(|other| other.key.cmp(&base)).is_err())
+    });
+    if booted {
+        remember_boot(space)?;
+    }
+    let now = space.clock.advance();
+    let mut state = space.lock();
+    for pack in found {
+        let serial = state.serial();
+        let stored = space.stored(pack.bytes, serial, pack.mtime.min(now));
+        if !pack.durable {
+            state.unsynced.push(pack.key.clone());
+        }
+        state.insert(pack.key, Arc::new(stored), None);
+    }
+    drop(state);
+    space.shrink_to_bound();
+    Ok(())
+}
+
+/// Empties `tmp`, and removes what is not ours from where only we write: it could not be counted.
+fn sweep<C: Content>(space: &Space<C>) -> Result<(), BlobspaceError> {
+    let disk = &space.disk;
+    let failed = |path, e| io_error("cannot read", path, &e);
+    for entry in fs::read_dir(&disk.tmp).map_err(|e| failed(&disk.tmp, e))?.flatten() {
+        let path = entry.path();
+        disk::remove_any(&path).map_err(|e| io_error("cannot remove", &path, &e))?;
+    }
+    for entry in fs::read_dir(&disk.root).map_err(|e| failed(&disk.root, e))?.flatten() {
+        let name = entry.file_name();
+        if !KNOWN.iter().any(|known| name == *known) {
+            let path = entry.path();
+            tracing::warn!(path = %path.display(), "removing what does not belong in {OWN}");
+            disk::remove_any(&path).map_err(|e| io_error("cannot remove", &path, &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The sealed packs, sorted by key.
+fn scan<C: Content>(space: &Space<C>) -> Result<Vec<Found>, BlobspaceError> {
+    let packs = &space.disk.packs;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(packs).map_err(|e| io_error("cannot read", packs, &e))?.flatten() {
+        let key = entry.file_name().to_str().and_then(Key::of_file_name);
+        match (key, entry.metadata()) {
+            (Some(key), Ok(data)) if data.is_file() => {
+                let mtime = data.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+                found.push(Found {
+                    key,
+                    bytes: disk::bytes_on_disk(&data),
+                    mtime: mtime.map_or(0, |age| age.as_micros() as u64),
+                    durable: data.mode() & 0o200 == 0,
+                });
+            }
+            _ => {
+                let path = entry.path();
+                tracing::warn!(path = %path.display(), "removing what is no pack of ours");
+                disk::remove_any(&path).map_err(|e| io_error("cannot remove", &path, &e))?;
+            }
+        }
+    }
+    found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
+}
+
+fn drop_where<C: Content>(
+    space: &Space<C>,
+    found: &mut Vec<Found>,
+    why: &str,
+    bad: impl Fn(&Found, &[Found]) -> bool,
+) {
+    let verdicts: Vec<bool> = found.iter().map(|pack| bad(pack, found)).collect();
+    let mut verdicts = verdicts.into_iter();
+    found.retain(|pack| {
+        if !verdicts.next().unwrap_or(false) {
+            return true;
+        }
+        let path = space.disk.pack(&pack.key);
+        tracing::info!(path = %path.display(), "removing a pack: {why}");
+        match disk::remove(&path) {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a pack");
+                false
+            }
+        }
+    });
+}
+
+/// Whether the machine was started since we last wrote here. When that is not known: yes.
+fn booted_since<C: Content>(space: &Space<C>) -> bool {
+    let now = fs::read(BOOT_ID);
+    let then = fs::read(space.disk.root.join("boot-id"));
+    match (now, then) {
+        (Ok(now), Ok(then)) => now != then,
+        _ => true,
+    }
+}
+
+/// Only after the packs that are not durable were dropped: killed in between, the next start drops them.
+fn remember_boot<C: Content>(space: &Space<C>) -> Result<(), BlobspaceError> {
+    let Ok(boot) = fs::read(BOOT_ID) else {
+        return Ok(());
+    };
+    let target = space.disk.root.join("boot-id");
+    let stored = space.with_disk_space(boot.len() as u64, || {
+        let (path, file) = space.disk.create()?;
+        (space.tuning.write_at)(&file, &boot, 0)?;
+        fs::rename(&path, &target)
+    });
+    stored.map_err(|e| space.disk.error("cannot write", &target, &e))
+}

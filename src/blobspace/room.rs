@@ -1,0 +1,287 @@
+//! Finding room under the bound: who has to go, who has to wait, who gives way.
+//!
+//! In this order: packs that nobody reads, least recently used first; records that were not
+//! used for a while; packs that are read (no more of them than are needed; their bytes come back
+//! when their leases end, so the writer waits); the youngest writers. A writer that is itself the youngest
+//! is told so at once ([`BlobspaceError::Contended`]).
+
+use super::disk;
+use super::lru;
+use super::space::{Evicted, Space, State};
+use super::{BlobspaceError, Content};
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Largest step in which a writer takes space, bytes.
+const STEP: u64 = 16 << 20;
+/// Smallest, bytes.
+const FIRST_STEP: u64 = 64 << 10;
+/// A writer that waits for readers this part of its patience makes the youngest give way as well.
+const GRACE: u32 = 4;
+
+/// What a writer takes when it needs `need` bytes in all: twice what it has, within the steps,
+/// so that small packs evict little and stalled downloads sit on little.
+pub(super) fn with_step(bound: u64, have: u64, need: u64) -> u64 {
+    let largest = (bound / 16).clamp(FIRST_STEP, STEP);
+    let step = have.clamp(FIRST_STEP, largest);
+    need.max((have + step).min(bound))
+}
+
+/// Which packs may go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    Leased,
+    None,
+}
+
+impl<C: Content> Space<C> {
+    /// Waits until the records on disk are counted: some milliseconds after a start.
+    pub(super) fn when_records_known<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<C>>,
+    ) -> MutexGuard<'a, State<C>> {
+        while !state.records.known {
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+
+    /// Gives a writer at least `need` bytes in all, blocking. Returns what it has then.
+    pub(super) fn grow(&self, number: u64, need: u64) -> Result<u64, BlobspaceError> {
+        if need > self.bound {
+            return Err(BlobspaceError::LargerThanBound { bound: self.bound });
+        }
+        let since = Instant::now();
+        let patience = self.tuning.space_wait;
+        loop {
+            // Declared before the guard, so dropped after it.
+            let mut evicted = Vec::new();
+            let mut state = self.when_records_known(self.lock());
+            let Some(me) = state.writers.get(&number) else {
+                return Err(BlobspaceError::Contended);
+            };
+            if me.yields.load(Relaxed) {
+                return Err(BlobspaceError::Contended);
+            }
+            let have = me.reserved;
+            self.check_base_fits(&state, number, need)?;
+            let want = with_step(self.bound, have, need);
+            let free = self.bound.saturating_sub(state.used());
+            if have + free >= need {
+                let take = want.min(have + free) - have;
+                state.reserved += take;
+                if let Some(me) = state.writers.get_mut(&number) {
+                    me.reserved += take;
+                }
+                return Ok(have + take);
+            }
+            let short = need - have - free;
+            let wanted = want - have - free;
+            if state.falling < short {
+                let missing = wanted - state.falling.min(wanted);
+                if self.evict_packs(&mut state, missing, Spare::Leased, &mut evicted) > 0 {
+                    drop(state);
+                    continue;
+                }
+                let missing = short - state.falling;
+                if self.evict_records(&mut state, missing) > 0 {
+                    continue;
+                }
+                if let Some(error) = self.displace(&mut state, number, short, &since, &mut evicted)
+                {
+                    return Err(error);
+                }
+            }
+            if since.elapsed() >= patience {
+                return Err(out_of_patience(&state, number, patience));
+            }
+            // What was just evicted is leased; the leases, not this, keep its bytes. But the
+            // table's own hold on it must go before waiting for the rest.
+            if !evicted.is_empty() {
+                drop(state);
+                drop(evicted);
+                continue;
+            }
+            let grace = patience / GRACE;
+            let pause = if since.elapsed() < grace { grace } else { patience } - since.elapsed().min(grace);
+            drop(
+                self.freed
+                    .wait_timeout(state, pause.max(Duration::from_millis(1)))
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+    }
+
+    /// A side pack's base must stay while it is made: together they have to fit.
+    fn check_base_fits(
+        &self,
+        state: &State<C>,
+        number: u64,
+        need: u64,
+    ) -> Result<(), BlobspaceError> {
+        let base = state
+            .writers
+            .get(&number)
+            .and_then(|me| me.base.as_ref())
+            .and_then(|base| state.table.get(base));
+        match base {
+            Some(base) if base.stored.bytes.saturating_add(need) > self.bound => {
+                Err(BlobspaceError::LargerThanBound { bound: self.bound })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing idle is left: evicts packs that are read, and tells younger writers to give way,
+    /// as far as what is already on its way does not do. An error if the asking one has to go.
+    fn displace(
+        &self,
+        state: &mut State<C>,
+        number: u64,
+        short: u64,
+        since: &Instant,
+        evicted: &mut Vec<Evicted<C>>,
+    ) -> Option<BlobspaceError> {
+        let mut coming = state.evicted;
+        if coming < short {
+            coming += self.evict_packs(state, short - coming, Spare::None, evicted);
+        }
+        let patient = since.elapsed() < self.tuning.space_wait / GRACE;
+        if coming >= short && patient {
+            return None;
+        }
+        let mut missing = short.saturating_sub(coming);
+        if !patient {
+            missing = short;
+        }
+        for (_, writer) in state.writers.range(number + 1..).rev() {
+            if missing == 0 {
+                break;
+            }
+            if writer.reserved > 0 && !writer.yields.swap(true, Relaxed) {
+                self.freed.notify_all();
+            }
+            missing = missing.saturating_sub(writer.reserved);
+        }
+        let older = state.writers.range(..number).any(|(_, w)| w.reserved > 0);
+        let covered = coming >= short;
+        (missing > 0 && older && !covered).then_some(BlobspaceError::Contended)
+    }
+
+    /// Evicts least recently used packs until `bytes` are on their way. Returns how many are.
+    fn evict_packs(
+        &self,
+        state: &mut State<C>,
+        bytes: u64,
+        spare: Spare,
+        evicted: &mut Vec<Evicted<C>>,
+    ) -> u64 {
+        let pinned: HashSet<_> = state
+            .writers
+            .values()
+            .filter_map(|writer| writer.base.clone())
+            .collect();
+        let mut sum = 0;
+        for candidate in lru::order(&state.table) {
+            if sum >= bytes {
+                break;
+            }
+            let spared = candidate.leased && spare == Spare::Leased;
+            if !spared && !pinned.contains(&candidate.key) {
+                sum += self.evict(state, &candidate.key, evicted);
+            }
+        }
+        sum
+    }
+
+    /// Evicts idle packs, and if that does not do records, until no more than the bound is used.
+    /// For a bound that was lowered between two starts.
+    pub(super) fn shrink_to_bound(&self) {
+        let mut evicted = Vec::new();
+        let mut state = self.lock();
+        let over = state.used().saturating_sub(self.bound);
+        let gone = self.evict_packs(&mut state, over, Spare::Leased, &mut evicted);
+        self.evict_records(&mut state, over.saturating_sub(gone));
+        drop(state);
+    }
+
+    /// Makes room for a small thing without waiting for anybody. The caller holds no space.
+    pub(super) fn make_room(&self, bytes: u64) -> Result<MutexGuard<'_, State<C>>, BlobspaceError> {
+        let since = Instant::now();
+        loop {
+            let mut evicted = Vec::new();
+            let mut state = self.when_records_known(self.lock());
+            let free = self.bound.saturating_sub(state.used());
+            if free >= bytes {
+                return Ok(state);
+            }
+            let short = bytes - free;
+            if state.falling < short {
+                let missing = short - state.falling;
+                let gone = self.evict_packs(&mut state, missing, Spare::Leased, &mut evicted);
+                if gone == 0 && self.evict_records(&mut state, missing) == 0 {
+                    return Err(BlobspaceError::Full(
+                        "readers and writers hold all of maxSizeBytes".into(),
+                    ));
+                }
+                drop(state);
+            } else if since.elapsed() >= self.tuning.space_wait {
+                return Err(out_of_patience(&state, u64::MAX, self.tuning.space_wait));
+            } else {
+                let pause = Duration::from_millis(50);
+                drop(
+                    self.freed
+                        .wait_timeout(state, pause)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
+            }
+        }
+    }
+
+    /// Runs something that takes space on disk; as long as the disk is full, evicts idle packs
+    /// (some of `bytes` each time) and runs it again.
+    pub(super) fn with_disk_space<T>(
+        &self,
+        bytes: u64,
+        mut work: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match work() {
+                Err(error) if disk::is_full(&error) => {
+                    let mut evicted = Vec::new();
+                    let mut state = self.lock();
+                    let gone = self.evict_packs(&mut state, bytes, Spare::Leased, &mut evicted);
+                    drop(state);
+                    if gone == 0 {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+fn out_of_patience<C: Content>(
+    state: &State<C>,
+    number: u64,
+    patience: Duration,
+) -> BlobspaceError {
+    let others = state
+        .writers
+        .iter()
+        .any(|(other, writer)| *other != number && writer.reserved > 0);
+    if others {
+        return BlobspaceError::Contended;
+    }
+    BlobspaceError::Full(format!(
+        "readers have held all of maxSizeBytes for {} s",
+        patience.as_secs()
+    ))
+}
