@@ -175,10 +175,7 @@ pub struct Usage {
 impl<C: Content> Blobspace<C> {
     /// Takes the lock (waits 30 s), recovers, and starts the background work (sync, last-use times).
     /// Blocking. `max_size_bytes` 0: unbounded.
-    pub fn open(
-        location: &Path,
-        max_size_bytes: u64,
-    ) -> Result<Arc<Blobspace<C>>, BlobspaceError> {
+    pub fn open(location: &Path, max_size_bytes: u64) -> Result<Arc<Blobspace<C>>, BlobspaceError> {
         Blobspace::open_tuned(location, max_size_bytes, Tuning::default())
     }
     /// [`Blobspace::open`] with other waits and limits.

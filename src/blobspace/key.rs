@@ -38,7 +38,10 @@ impl Key {
     }
 
     fn checked(name: &str) -> Key {
-        assert!(name.len() <= LONGEST, "{name:?} is too long for a file name");
+        assert!(
+            name.len() <= LONGEST,
+            "{name:?} is too long for a file name"
+        );
         Key(name.into())
     }
     pub(super) fn is_side_of(&self, base: &Key) -> bool {
@@ -82,7 +85,15 @@ mod tests {
         assert_eq!(side.base_key(), Some(base.clone()));
         assert!(side.is_side_of(&base) && !base.is_side_of(&base));
         assert!(!Key::base("sha256-ab.v10").is_side_of(&base));
-        for wrong in ["x", ".pack", "A.pack", "a+.pack", "+a.pack", "a+b+c.pack", "a/b.pack"] {
+        for wrong in [
+            "x",
+            ".pack",
+            "A.pack",
+            "a+.pack",
+            "+a.pack",
+            "a+b+c.pack",
+            "a/b.pack",
+        ] {
             assert_eq!(Key::of_file_name(wrong), None, "{wrong}");
         }
     }

@@ -29,7 +29,11 @@ pub(super) fn take(location: &Path, wait: Duration) -> Result<(PathBuf, File), B
 
 /// Makes a directory with mode 0700, if it is missing.
 pub(super) fn make_private(path: &Path, parents: bool) -> Result<(), BlobspaceError> {
-    match DirBuilder::new().mode(0o700).recursive(parents).create(path) {
+    match DirBuilder::new()
+        .mode(0o700)
+        .recursive(parents)
+        .create(path)
+    {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(io_error("cannot make the directory", path, &error))
         }
@@ -51,7 +55,10 @@ fn refuse_what_is_not_ours(root: &Path) -> Result<(), BlobspaceError> {
     }
     let us = rustix::process::geteuid().as_raw();
     if found.uid() != us {
-        return refuse(&format!("belongs to user {}, not to user {us}", found.uid()));
+        return refuse(&format!(
+            "belongs to user {}, not to user {us}",
+            found.uid()
+        ));
     }
     if found.mode() & 0o777 != 0o700 {
         fs::set_permissions(root, Permissions::from_mode(0o700))

@@ -22,6 +22,9 @@ pub(super) fn order<C: Content>(table: &BTreeMap<Key, Entry<C>>) -> Vec<Candidat
     let mut candidates: Vec<Candidate> = Vec::with_capacity(table.len());
     let mut base: Option<usize> = None;
     for (key, entry) in table {
+        if entry.stuck {
+            continue;
+        }
         let candidate = Candidate {
             key: key.clone(),
             leased: entry.leased(),

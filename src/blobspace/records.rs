@@ -121,7 +121,10 @@ impl<C: Content> Space<C> {
             }
             Ok(_) => "its checksum does not match".to_owned(),
             // Out of descriptors or memory: no fault of the record.
-            Err(e) if !matches!(e.kind(), ErrorKind::NotFound) && e.raw_os_error() != Some(libc::EIO) => {
+            Err(e)
+                if !matches!(e.kind(), ErrorKind::NotFound)
+                    && e.raw_os_error() != Some(libc::EIO) =>
+            {
                 tracing::warn!(path = %path.display(), error = %e, "cannot read a record");
                 return None;
             }
@@ -259,7 +262,11 @@ impl<C: Content> Space<C> {
             .collect();
         idle.sort_unstable_by_key(|(last_use, ..)| *last_use);
         // Some more than asked for, since finding them costs a look at all.
-        let count = if count == 0 { 0 } else { count + state.records.most / 64 };
+        let count = if count == 0 {
+            0
+        } else {
+            count + state.records.most / 64
+        };
         let (mut freed, mut gone) = (0, 0);
         for (_, kind, name) in idle {
             if freed >= bytes && gone >= count {
@@ -290,10 +297,10 @@ impl<C: Content> Space<C> {
         let over_bytes = records.bytes.saturating_sub(records.most_bytes);
         let over_count = records.map.len().saturating_sub(records.most);
         self.evict_oldest_records(&mut state, over_bytes, over_count);
-        state.records.known = true;
         drop(state);
-        self.freed.notify_all();
         self.shrink_to_bound();
+        self.lock().records.known = true;
+        self.freed.notify_all();
     }
 }
 
@@ -305,7 +312,10 @@ fn scan_directory(path: &Path, mut each: impl FnMut(String, u64, u64)) {
         let name = entry.file_name().into_string().ok().filter(|n| is_name(n));
         match (name, entry.metadata()) {
             (Some(name), Ok(found)) if found.is_file() => {
-                let mtime = found.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+                let mtime = found
+                    .modified()
+                    .ok()
+                    .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
                 let mtime = mtime.map_or(0, |age| age.as_micros() as u64);
                 each(name, disk::bytes_on_disk(&found), mtime);
             }

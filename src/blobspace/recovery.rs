@@ -29,14 +29,17 @@ pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), Blobspace
     let booted = booted_since(space);
     if booted {
         // Written before a power cut or restart of the machine, and never synced: may be torn.
-        drop_where(space, &mut found, "it was not durable yet when the machine stopped", |pack, _| {
-            !pack.durable
-        });
+        drop_where(
+            space,
+            &mut found,
+            "it was not durable yet when the machine stopped",
+            |pack, _| !pack.durable,
+        )?;
     }
     drop_where(space, &mut found, "its base is gone", |pack, all| {
         let base = pack.key.base_key();
         base.is_some_and(|base| all.binary_search_by(|other| other.key.cmp(&base)).is_err())
-    });
+    })?;
     if booted {
         remember_boot(space)?;
     }
@@ -59,11 +62,17 @@ pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), Blobspace
 fn sweep<C: Content>(space: &Space<C>) -> Result<(), BlobspaceError> {
     let disk = &space.disk;
     let failed = |path, e| io_error("cannot read", path, &e);
-    for entry in fs::read_dir(&disk.tmp).map_err(|e| failed(&disk.tmp, e))?.flatten() {
+    for entry in fs::read_dir(&disk.tmp)
+        .map_err(|e| failed(&disk.tmp, e))?
+        .flatten()
+    {
         let path = entry.path();
         disk::remove_any(&path).map_err(|e| io_error("cannot remove", &path, &e))?;
     }
-    for entry in fs::read_dir(&disk.root).map_err(|e| failed(&disk.root, e))?.flatten() {
+    for entry in fs::read_dir(&disk.root)
+        .map_err(|e| failed(&disk.root, e))?
+        .flatten()
+    {
         let name = entry.file_name();
         if !KNOWN.iter().any(|known| name == *known) {
             let path = entry.path();
@@ -78,11 +87,17 @@ fn sweep<C: Content>(space: &Space<C>) -> Result<(), BlobspaceError> {
 fn scan<C: Content>(space: &Space<C>) -> Result<Vec<Found>, BlobspaceError> {
     let packs = &space.disk.packs;
     let mut found = Vec::new();
-    for entry in fs::read_dir(packs).map_err(|e| io_error("cannot read", packs, &e))?.flatten() {
+    for entry in fs::read_dir(packs)
+        .map_err(|e| io_error("cannot read", packs, &e))?
+        .flatten()
+    {
         let key = entry.file_name().to_str().and_then(Key::of_file_name);
         match (key, entry.metadata()) {
             (Some(key), Ok(data)) if data.is_file() => {
-                let mtime = data.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+                let mtime = data
+                    .modified()
+                    .ok()
+                    .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
                 found.push(Found {
                     key,
                     bytes: disk::bytes_on_disk(&data),
@@ -106,23 +121,16 @@ fn drop_where<C: Content>(
     found: &mut Vec<Found>,
     why: &str,
     bad: impl Fn(&Found, &[Found]) -> bool,
-) {
+) -> Result<(), BlobspaceError> {
     let verdicts: Vec<bool> = found.iter().map(|pack| bad(pack, found)).collect();
-    let mut verdicts = verdicts.into_iter();
-    found.retain(|pack| {
-        if !verdicts.next().unwrap_or(false) {
-            return true;
-        }
+    for (pack, _) in found.iter().zip(&verdicts).filter(|(_, bad)| **bad) {
         let path = space.disk.pack(&pack.key);
         tracing::info!(path = %path.display(), "removing a pack: {why}");
-        match disk::remove(&path) {
-            Ok(()) => false,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot remove a pack");
-                false
-            }
-        }
-    });
+        disk::remove(&path).map_err(|e| io_error("cannot remove", &path, &e))?;
+    }
+    let mut verdicts = verdicts.into_iter();
+    found.retain(|_| verdicts.next() != Some(true));
+    Ok(())
 }
 
 /// Whether the machine was started since we last wrote here. When that is not known: yes.

@@ -31,10 +31,7 @@ pub struct Reservation<C: Content> {
 
 impl<C: Content> Space<C> {
     /// See [`super::Blobspace::reserve`].
-    pub(super) fn reserve(
-        self: &Arc<Self>,
-        key: &Key,
-    ) -> Result<Reservation<C>, BlobspaceError> {
+    pub(super) fn reserve(self: &Arc<Self>, key: &Key) -> Result<Reservation<C>, BlobspaceError> {
         let (path, file) = self
             .with_disk_space(1, || self.disk.create())
             .map_err(|e| self.disk.error("cannot write in", &self.disk.tmp, &e))?;

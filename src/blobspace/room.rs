@@ -108,8 +108,9 @@ impl<C: Content> Space<C> {
                 drop(evicted);
                 continue;
             }
-            let grace = patience / GRACE;
-            let pause = if since.elapsed() < grace { grace } else { patience } - since.elapsed().min(grace);
+            let (grace, elapsed) = (patience / GRACE, since.elapsed());
+            let until = if elapsed < grace { grace } else { patience };
+            let pause = until.saturating_sub(elapsed);
             drop(
                 self.freed
                     .wait_timeout(state, pause.max(Duration::from_millis(1)))
@@ -251,14 +252,23 @@ impl<C: Content> Space<C> {
         bytes: u64,
         mut work: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
+        let since = Instant::now();
         loop {
             match work() {
                 Err(error) if disk::is_full(&error) => {
                     let mut evicted = Vec::new();
                     let mut state = self.lock();
-                    let gone = self.evict_packs(&mut state, bytes, Spare::Leased, &mut evicted);
-                    drop(state);
-                    if gone == 0 {
+                    if self.evict_packs(&mut state, bytes, Spare::Leased, &mut evicted) > 0 {
+                        drop(state);
+                    } else if state.falling > 0 && since.elapsed() < self.tuning.space_wait {
+                        // Another thread is freeing what it has evicted.
+                        let pause = Duration::from_millis(50);
+                        drop(
+                            self.freed
+                                .wait_timeout(state, pause)
+                                .unwrap_or_else(PoisonError::into_inner),
+                        );
+                    } else {
                         return Err(error);
                     }
                 }

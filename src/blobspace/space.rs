@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -67,7 +66,7 @@ pub(super) struct Entry<C: Content> {
     /// Finds content that only leases keep open.
     weak: Weak<Opened<C>>,
     /// Could not be unlinked: no use trying to evict it again.
-    stuck: bool,
+    pub(super) stuck: bool,
 }
 
 impl<C: Content> Entry<C> {
@@ -287,12 +286,7 @@ impl<C: Content> Space<C> {
 
     /// Unlinks a pack, its side packs first. Adds them to `out`, to be dropped without the lock.
     /// Returns their bytes.
-    pub(super) fn evict(
-        &self,
-        state: &mut State<C>,
-        key: &Key,
-        out: &mut Vec<Evicted<C>>,
-    ) -> u64 {
+    pub(super) fn evict(&self, state: &mut State<C>, key: &Key, out: &mut Vec<Evicted<C>>) -> u64 {
         let mut sides: Vec<Key> = Vec::new();
         if key.base_key().is_none() {
             let behind = state.table.range(key.clone()..).skip(1);
@@ -314,7 +308,7 @@ impl<C: Content> Space<C> {
     }
 
     fn unlink(&self, state: &mut State<C>, key: &Key, out: &mut Vec<Evicted<C>>) -> u64 {
-        let Some(entry) = state.table.get_mut(key).filter(|entry| !entry.stuck) else {
+        let Some(entry) = state.table.get_mut(key) else {
             return 0;
         };
         let path = self.disk.pack(key);

@@ -6,10 +6,10 @@ use super::key::Key;
 use super::space::{Space, Stop};
 use super::{Content, RecordKind};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
-use std::fs::{self, File, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,13 +50,19 @@ fn make_durable<C: Content>(space: &Arc<Space<C>>, keys: Vec<Key>) {
     if keys.is_empty() {
         return;
     }
-    let mut files: Vec<(PathBuf, File)> = Vec::new();
+    // Each file with its claim on the space: closed before that is given back.
+    let mut files = Vec::new();
     for key in keys {
         if space.lock().stop == Stop::Now {
             return;
         }
         let path = space.disk.pack(&key);
-        let Some(stored) = space.lock().table.get(&key).map(|entry| entry.stored.clone()) else {
+        let Some(stored) = space
+            .lock()
+            .table
+            .get(&key)
+            .map(|entry| entry.stored.clone())
+        else {
             continue;
         };
         let synced = disk::open(&path).and_then(|file| {
@@ -64,7 +70,7 @@ fn make_durable<C: Content>(space: &Arc<Space<C>>, keys: Vec<Key>) {
             Ok(file)
         });
         match synced {
-            Ok(file) => files.push((path, file)),
+            Ok(file) => files.push((path, file, stored)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 // The kernel may have dropped the pages that it could not write: what is read now may not be read later.
@@ -78,7 +84,7 @@ fn make_durable<C: Content>(space: &Arc<Space<C>>, keys: Vec<Key>) {
         tracing::warn!(path = %packs.display(), %error, "cannot sync the directory of packs");
         return;
     }
-    for (path, file) in files {
+    for (path, file, _stored) in files {
         if let Err(error) = file.set_permissions(Permissions::from_mode(0o400)) {
             tracing::warn!(path = %path.display(), %error, "cannot mark a pack as durable");
         }
@@ -99,7 +105,9 @@ fn write_last_uses<C: Content>(space: &Arc<Space<C>>) {
         }
         (packs, state.records.take_unwritten())
     };
-    let packs = packs.into_iter().map(|(key, time)| (space.disk.pack(&key), time));
+    let packs = packs
+        .into_iter()
+        .map(|(key, time)| (space.disk.pack(&key), time));
     let directory = |kind: RecordKind| space.disk.records(kind);
     let records = records
         .into_iter()
@@ -125,11 +133,16 @@ fn set_mtime(path: &Path, micros: u64) -> io::Result<()> {
             tv_nsec: (micros % 1_000_000 * 1000) as _,
         },
     };
-    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::utimensat(
+        CWD,
+        path,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// What a test wants to know: whether a sealed file is marked as durable.
 #[cfg(test)]
 pub(super) fn is_durable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o777 == 0o400)
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o777 == 0o400)
 }
