@@ -1,6 +1,8 @@
 //! The blobspace against a plain map: random operations with restarts, many writers at
 //! once, and kill -9 of a process at random moments. Seeds are printed; `BLOBSERVE_SEED` repeats one.
 
+#![allow(clippy::unwrap_used)]
+
 use blobserve::blobspace::{
     Blobspace, BlobspaceError, Content, Key, Lease, RecordKind, Reservation, Tuning, WeakLease,
 };

@@ -207,8 +207,9 @@ impl<C: Content> Space<C> {
             let mut done = 0;
             while done < file.len() {
                 match (self.tuning.write_at)(&out, &file[done..], done as u64) {
-                    Ok(written) => done += written,
-                    Err(error) => {
+                    Ok(written) if written > 0 => done += written,
+                    failed => {
+                        let error = failed.err().unwrap_or(ErrorKind::WriteZero.into());
                         let _ = disk::remove(&path);
                         return Err(error);
                     }

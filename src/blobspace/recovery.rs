@@ -40,9 +40,6 @@ pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), Blobspace
         let base = pack.key.base_key();
         base.is_some_and(|base| all.binary_search_by(|other| other.key.cmp(&base)).is_err())
     })?;
-    if booted {
-        remember_boot(space)?;
-    }
     let now = space.clock.advance();
     let mut state = space.lock();
     for pack in found {
@@ -55,6 +52,9 @@ pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), Blobspace
     }
     drop(state);
     space.shrink_to_bound();
+    if booted {
+        remember_boot(space);
+    }
     Ok(())
 }
 
@@ -143,16 +143,23 @@ fn booted_since<C: Content>(space: &Space<C>) -> bool {
     }
 }
 
-/// Only after the packs that are not durable were dropped: killed in between, the next start drops them.
-fn remember_boot<C: Content>(space: &Space<C>) -> Result<(), BlobspaceError> {
+/// Only after the packs that are not durable were dropped: killed in between, the next start
+/// drops them. Without it the next start drops more than it has to, which is no reason not to run.
+fn remember_boot<C: Content>(space: &Space<C>) {
     let Ok(boot) = fs::read(BOOT_ID) else {
-        return Ok(());
+        return;
     };
     let target = space.disk.root.join("boot-id");
     let stored = space.with_disk_space(boot.len() as u64, || {
         let (path, file) = space.disk.create()?;
-        (space.tuning.write_at)(&file, &boot, 0)?;
-        fs::rename(&path, &target)
+        let stored = (space.tuning.write_at)(&file, &boot, 0);
+        stored
+            .and_then(|_| fs::rename(&path, &target))
+            .inspect_err(|_| {
+                let _ = disk::remove(&path);
+            })
     });
-    stored.map_err(|e| space.disk.error("cannot write", &target, &e))
+    if let Err(error) = stored {
+        tracing::warn!(path = %target.display(), %error, "cannot remember this boot");
+    }
 }
