@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -85,25 +85,37 @@ fn write(mut reservation: Reservation<Made>, bytes: &[u8]) -> Result<Lease<Made>
     reservation.commit()
 }
 
-/// Bytes of all files under our directory, by what the file system says. A file that vanishes
-/// meanwhile counts nothing.
-fn on_disk(location: &Path) -> u64 {
-    let mut sum = 0;
+/// Each file under our directory: inode and birth, so that a file keeps its identity over a
+/// rename and a reused inode does not, and bytes by what the file system says.
+fn files(location: &Path) -> HashMap<(u64, Option<SystemTime>), u64> {
+    let mut files = HashMap::new();
     let root = location.join("blobserve-v1");
     let mut directories = ["packs", "tmp", "records"]
         .map(|name| root.join(name))
         .to_vec();
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let Ok(entry) = entry else { continue };
+        for entry in fs::read_dir(directory).unwrap().flatten() {
             match entry.metadata() {
                 Ok(found) if found.is_dir() => directories.push(entry.path()),
-                Ok(found) => sum += found.blocks() * 512,
+                Ok(found) => {
+                    files.insert((found.ino(), found.created().ok()), found.blocks() * 512);
+                }
+                // It vanished meanwhile.
                 Err(_) => {}
             }
         }
     }
-    sum
+    files
+}
+
+/// Bytes on disk at one moment, at least. A walk is no snapshot: what it saw first may have made room for
+/// what it saw last. But what two walks saw was there between them, and files only grow.
+fn on_disk(location: &Path) -> u64 {
+    let (first, second) = (files(location), files(location));
+    let both = first
+        .iter()
+        .filter_map(|(file, bytes)| Some(*bytes.min(second.get(file)?)));
+    both.sum()
 }
 
 fn count(location: &Path, directory: &str) -> usize {
