@@ -1,6 +1,6 @@
 """The images of the benchmark: made from npm packages, stored as OCI image layouts.
 
-small  at least 50,000 small files: icon packages
+small  at least 50,000 small files: icons and libraries
 large  a few large files: compilers and runtimes
 warm   files of 1 KB, 10 KB, 100 KB and 10 MB for the warm comparison
 
@@ -16,7 +16,8 @@ import subprocess
 import tarfile
 
 PACKAGES = {
-    "small": ["@mui/icons-material@5.16.7", "@tabler/icons@3.19.0", "@fluentui/svg-icons@1.1.343"],
+    "small": ["@mui/icons-material@5.16.7", "@tabler/icons@3.19.0", "@fluentui/svg-icons@1.1.343",
+              "aws-sdk@2.1691.0", "date-fns@4.1.0", "core-js@3.38.1"],
     "large": ["@next/swc-linux-x64-gnu@14.2.15", "@swc/core-linux-x64-gnu@1.7.36", "onnxruntime-web@1.19.2",
               "typescript@5.6.3", "@esbuild/linux-x64@0.24.0"],
 }
