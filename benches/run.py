@@ -217,7 +217,8 @@ def wrk(arguments, url, size):
         raise SystemExit(f"{url} was not answered properly:\n{out}")
     value = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.split()[1:]}
     summary = next(line for line in out.splitlines() if " requests in " in line)
-    requests, seconds = int(summary.split()[0]), float(summary.split()[3].rstrip("s,"))
+    requests, spent = int(summary.split()[0]), summary.split()[3].rstrip(",")
+    seconds = float(spent[:-1]) * {"s": 1, "m": 60, "h": 3600}[spent[-1]]
     if size >= 1 << 20:
         amount = summary.split()[4]
         requests = float(amount[:-2]) * {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}[amount[-2:]] / size
