@@ -1,8 +1,29 @@
 //! Manifests, indexes and image configurations: the part of the OCI image
 //! specification (and of Docker schema 2) that decides what is served. Pure:
 //! parses bytes, never fetches them.
+//!
+//! The bytes come from strangers. What is refused rather than guessed: a document that
+//! is both a manifest and an index (CVE-2021-41190), a member that is there twice, a size
+//! that is negative or beyond 2^63, a digest that cannot be verified, more than
+//! [`MAX_LAYERS`] layers. Members that are not used here are not looked at.
+
+mod platform;
+mod wire;
 
 use crate::digest::Digest;
+
+pub use platform::choose;
+
+/// Layers of one manifest. Runtimes stop at 127; this leaves room for artifacts.
+pub const MAX_LAYERS: usize = 1_000;
+/// Entries of one index.
+pub const MAX_ENTRIES: usize = 10_000;
+
+/// The media types that a manifest request accepts, most wanted first.
+pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
 
 /// A platform, as `os/architecture[/variant]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,32 +100,27 @@ pub struct DocumentError(pub String);
 /// document's own `mediaType` member and its shape decide where they differ
 /// (OCI image specification, manifest.md and image-index.md).
 pub fn parse_document(content_type: Option<&str>, bytes: &[u8]) -> Result<Document, DocumentError> {
-    let _ = (content_type, bytes);
-    todo!()
+    wire::document(content_type, bytes)
 }
 
 /// Parses an image configuration.
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
-    let _ = bytes;
-    todo!()
+    wire::config(bytes)
 }
 
 /// Whether the media type says an image configuration, so that `diff_ids` must match the layers.
 pub fn is_image_config(media_type: &str) -> bool {
-    let _ = media_type;
-    todo!()
+    matches!(
+        essence(media_type),
+        "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json"
+    )
 }
 
-/// Chooses the entry for `platform`; with no such entry, the only entry that is not an
-/// attestation; else the platforms that there are.
-pub fn choose<'a>(
-    index: &'a [IndexEntry],
-    platform: &Platform,
-) -> Result<&'a IndexEntry, Vec<String>> {
-    let _ = (index, platform);
-    todo!()
+/// A media type without its parameters (`; charset=utf-8`).
+fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
 }
 
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{}/{}", self.os, self.architecture) }
-}
+#[cfg(test)]
+mod tests;

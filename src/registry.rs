@@ -6,16 +6,56 @@
 //! pass (5xx, 429, resets) is retried here with backoff, so an error that comes out is
 //! final for this attempt; credentials go where BEHAVIOUR, Security lets them go, and
 //! nowhere else. Layer bytes are *not* verified here: `unpack` does that.
+//!
+//! A host is a registry or, with `registries.<host>.layout`, a directory. From the outside in:
+//!
+//! | file | decides |
+//! |---|---|
+//! | `site` | scheme, API host, mirrors and trust roots of a host; which hosts the operator named |
+//! | `client` | sources in order, authorization, redirects, verification |
+//! | `blob`, `layout` | downloads that resume; directories |
+//! | `retry` | what can pass, and how long to wait |
+//! | `auth`, `realm`, `challenge`, `credentials` | who gets which credential |
+//! | `transport`, `address` | one exchange: which addresses, how long |
+//!
+//! Invariants: a mirror is only asked for what a digest names; a credential leaves through
+//! `client` (to the host it is for) and `auth` (to a realm that `realm` trusts), nowhere else; a
+//! layer's `urls` are never read.
+
+mod address;
+mod auth;
+mod blob;
+mod challenge;
+mod client;
+mod credentials;
+mod error;
+mod layout;
+mod realm;
+mod retry;
+mod site;
+mod transport;
 
 use crate::config::Config;
 use crate::digest::Digest;
-use crate::oci::Descriptor;
+use crate::oci::{self, Descriptor};
 use crate::reference::{Repository, Version};
 use bytes::Bytes;
+use http::{Method, StatusCode};
 use std::sync::Arc;
 
+pub use challenge::{Challenge, parse_challenges};
+pub use realm::{Realm, RealmRules, judge_realm};
+pub use retry::Retries;
+pub use transport::Timeouts;
+
+use client::{Call, Client, Expected};
+use layout::Layout;
+
 /// All configured sources. Cheap to share; one per process.
-pub struct Registries(());
+#[derive(Clone)]
+pub struct Registries {
+    client: Arc<Client>,
+}
 
 /// A manifest, index or configuration as fetched: verified bytes.
 #[derive(Clone, Debug)]
@@ -60,14 +100,14 @@ pub enum RegistryErrorKind {
 
 /// A blob's bytes as they come. Torn connections are resumed by Range inside `next`
 /// (the resumed bytes continue exactly where the last ended).
-pub struct Blob(());
+pub struct Blob(blob::Stream);
 
 impl Blob {
     /// Returns the next piece (any size), or None at the end. Waits up to the stall timeout;
     /// never returns more bytes in all than the descriptor's size plus one.
     /// Cancel safe: a call that is dropped loses no bytes.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        todo!()
+        self.0.next().await
     }
 }
 
@@ -77,8 +117,27 @@ impl Registries {
         config: &Config,
         metrics: Arc<crate::metrics::Metrics>,
     ) -> Result<Registries, crate::config::ConfigError> {
-        let _ = (config, metrics);
-        todo!()
+        Registries::with_timeouts(config, metrics, Timeouts::default())
+    }
+
+    /// The same with other timeouts than the default ones.
+    pub fn with_timeouts(
+        config: &Config,
+        metrics: Arc<crate::metrics::Metrics>,
+        timeouts: Timeouts,
+    ) -> Result<Registries, crate::config::ConfigError> {
+        Ok(Registries {
+            client: Arc::new(Client::new(config, metrics, timeouts)?),
+        })
+    }
+
+    fn layout(&self, repository: &Repository) -> Option<Layout> {
+        let directory = self.client.sites.layout(repository.host())?;
+        Some(Layout::new(
+            directory,
+            repository,
+            self.client.manifest_bytes,
+        ))
     }
 
     /// Asks what a tag means now (HEAD; GET where a registry does not answer HEAD with a digest).
@@ -87,8 +146,37 @@ impl Registries {
         repository: &Repository,
         tag: &str,
     ) -> Result<Digest, RegistryError> {
-        let _ = (repository, tag);
-        todo!()
+        if let Some(layout) = self.layout(repository) {
+            return layout.resolve(tag).await;
+        }
+        let client = &*self.client;
+        let site = &client.site(repository)?;
+        let mut call = Call::new(Method::HEAD, format!("manifests/{tag}"));
+        call.accept = Some(oci::ACCEPT);
+        let call = &call;
+        let once = || async move {
+            let response = client.authorized(site, repository, call).await?;
+            match response.status() {
+                StatusCode::OK => Ok(client::content_digest(&response)),
+                // No HEAD here: the GET below tells.
+                StatusCode::NOT_IMPLEMENTED => Ok(None),
+                status => match retry::refusal(status, response.headers()) {
+                    failure if failure.kind == RegistryErrorKind::Wrong => Ok(None),
+                    failure => Err(failure),
+                },
+            }
+        };
+        let version = Version::Tag(tag.into());
+        match client.retries().run(once).await {
+            Ok(Some(digest)) => Ok(digest),
+            Ok(None) => self
+                .manifest(repository, &version)
+                .await
+                .map(|document| document.digest),
+            Err((failure, attempts)) => {
+                Err(failure.name(&site.host, &manifest_of(repository, &version), attempts))
+            }
+        }
     }
 
     /// Fetches a manifest or index, by tag or by digest, of at most `limits.manifestBytes`.
@@ -97,8 +185,26 @@ impl Registries {
         repository: &Repository,
         version: &Version,
     ) -> Result<Document, RegistryError> {
-        let _ = (repository, version);
-        todo!()
+        if let Some(layout) = self.layout(repository) {
+            return layout.manifest(version).await;
+        }
+        let (digest, sources, name) = match version {
+            Version::Tag(tag) => (None, vec![self.client.site(repository)?], tag.to_string()),
+            Version::Digest(digest) => (
+                Some(*digest),
+                self.client.sources(repository)?,
+                digest.to_string(),
+            ),
+        };
+        let mut call = Call::new(Method::GET, format!("manifests/{name}"));
+        call.accept = Some(oci::ACCEPT);
+        let (expected, what) = (
+            Expected { digest, size: None },
+            manifest_of(repository, version),
+        );
+        self.client
+            .document(&sources, repository, &call, expected, &what)
+            .await
     }
 
     /// Fetches a small blob whole (an image configuration), verified, of at most `limits.manifestBytes`.
@@ -107,8 +213,29 @@ impl Registries {
         repository: &Repository,
         descriptor: &Descriptor,
     ) -> Result<Document, RegistryError> {
-        let _ = (repository, descriptor);
-        todo!()
+        let Descriptor { digest, size, .. } = descriptor;
+        let (what, limit) = (
+            format!("blob {digest} of `{repository}`"),
+            self.client.manifest_bytes,
+        );
+        if *size > limit {
+            let text = format!(
+                "is {size} bytes by its descriptor, more than limits.manifestBytes ({limit})"
+            );
+            return Err(error::Failure::wrong(text).name(repository.host(), &what, 1));
+        }
+        if let Some(layout) = self.layout(repository) {
+            return layout.small_blob(descriptor).await;
+        }
+        let sources = self.client.sources(repository)?;
+        let call = Call::new(Method::GET, format!("blobs/{digest}"));
+        let expected = Expected {
+            digest: Some(*digest),
+            size: Some(*size),
+        };
+        self.client
+            .document(&sources, repository, &call, expected, &what)
+            .await
     }
 
     /// Starts a download. Returns before the first byte of the body has come, after the headers have.
@@ -117,8 +244,14 @@ impl Registries {
         repository: &Repository,
         descriptor: &Descriptor,
     ) -> Result<Blob, RegistryError> {
-        let _ = (repository, descriptor);
-        todo!()
+        if let Some(layout) = self.layout(repository) {
+            let file = layout.blob(descriptor).await?;
+            return Ok(Blob(blob::Stream::file(file, descriptor.size)));
+        }
+        let (client, repository) = (self.client.clone(), repository.clone());
+        blob::Stream::start(client, repository, descriptor.clone())
+            .await
+            .map(Blob)
     }
 
     /// Asks (HEAD) whether this repository, with its own credentials, has the blob: Ok, or NotFound / Denied.
@@ -127,13 +260,28 @@ impl Registries {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(), RegistryError> {
-        let _ = (repository, digest);
-        todo!()
+        match self.layout(repository) {
+            Some(layout) => layout.probe(digest).await,
+            None => blob::probe(&self.client, repository, digest).await,
+        }
     }
 
     /// For readiness: the host's name resolves (1 s) and `/v2/` answers at all.
     pub async fn check(&self, host: &str) -> Result<(), RegistryError> {
-        let _ = host;
-        todo!()
+        match self.client.sites.layout(host) {
+            Some(directory) => layout::check(host, directory).await,
+            None => self.client.check(host).await,
+        }
     }
 }
+
+/// What an error calls a manifest.
+fn manifest_of(repository: &Repository, version: &Version) -> String {
+    match version {
+        Version::Tag(tag) => format!("manifest of `{repository}:{tag}`"),
+        Version::Digest(digest) => format!("manifest of `{repository}@{digest}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
