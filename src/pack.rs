@@ -9,6 +9,14 @@
 //! what [`Pack::lookup`] and [`Pack::resolve`] see. Links are index entries, resolved
 //! inside the image; nothing on the host's file system can be reached through one.
 
+mod format;
+mod mapping;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod writer;
+
 use std::fs::File;
 use std::io::{self, Write};
 
@@ -35,6 +43,21 @@ pub enum Kind {
     Opaque = 7,
 }
 
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            1 => Kind::File,
+            2 => Kind::Directory,
+            3 => Kind::Symlink,
+            4 => Kind::HardLink,
+            5 => Kind::Special,
+            6 => Kind::Whiteout,
+            7 => Kind::Opaque,
+            _ => return None,
+        })
+    }
+}
+
 /// One tar entry, in the order of the archive, as the parser hands it to the writer.
 #[derive(Clone, Debug)]
 pub struct EntryHeader<'a> {
@@ -52,7 +75,12 @@ pub struct EntryHeader<'a> {
 }
 
 /// Writes a pack, front to back, in one pass. Nothing is readable until `finish` returned.
-pub struct Writer<W>(W);
+///
+/// The tree that the entries make is the one that containerd makes of the same tar: parents
+/// that are links are followed inside the root, missing parents are implied, a later entry
+/// replaces an earlier one (with all below it; a directory over a directory keeps its
+/// content), a hard link is the node that its target was at that time.
+pub struct Writer<W>(writer::State<W>);
 
 /// What a finished pack says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,39 +113,41 @@ pub enum PackError {
     /// More strings or entries than the format can hold (4 GiB of paths, 2^32 entries).
     #[error("layer does not fit the pack format: {0}")]
     TooLarge(String),
+    /// The entries make no tree: a parent that is a file, a hard link to nothing, more than 40
+    /// links. The layer is refused; nothing is wrong with the pack's file.
+    #[error("{0}")]
+    Layer(String),
     /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl<W: Write> Writer<W> {
-    /// Starts a pack on an empty file.
+    /// Starts a pack on an empty file. Writes come in pieces of 64 KiB or more, in order.
     pub fn new(out: W) -> Writer<W> {
-        Writer(out)
+        Writer(writer::State::new(out))
     }
     /// Starts an entry. For `Kind::File` the content follows by `content`, exactly `size` bytes.
     pub fn entry(&mut self, header: &EntryHeader<'_>, size: u64) -> Result<(), PackError> {
-        let _ = (header, size);
-        todo!()
+        self.0.entry(header, size)
     }
     /// Adds content to the entry that was started last.
     pub fn content(&mut self, bytes: &[u8]) -> Result<(), PackError> {
-        let _ = bytes;
-        todo!()
+        self.0.content(bytes)
     }
-    /// Bytes of memory that the index holds so far.
+    /// Bytes of memory that the index holds so far, with those that `finish` adds.
     pub fn index_bytes(&self) -> u64 {
-        todo!()
+        self.0.index_bytes()
     }
     /// Writes index and footer.
     pub fn finish(self) -> Result<(W, Summary), PackError> {
-        todo!()
+        self.0.finish()
     }
 }
 
 /// A pack, mapped into memory and ready to serve. Methods never panic and never read
 /// outside the mapping, whatever the file holds.
-pub struct Pack(());
+pub struct Pack(reader::Reader);
 
 /// A node of a pack's tree, or an entry of its log.
 #[derive(Clone, Copy, Debug)]
@@ -153,57 +183,61 @@ pub enum ResolveError {
 
 impl Pack {
     /// Maps a finished pack and checks footer and index checksum (not the contents).
+    #[allow(clippy::needless_pass_by_value)]
     pub fn open(file: File) -> Result<Pack, PackError> {
-        let _ = file;
-        todo!()
+        Ok(Pack(reader::Reader::open(&file)?))
     }
     /// Looks a path of the tree up, following no link. One hash, one compare.
     pub fn lookup(&self, path: &[u8]) -> Option<Entry<'_>> {
-        let _ = path;
-        todo!()
+        self.0.lookup(path)
     }
     /// Follows links, within the image's root, until a file, directory or special node.
     /// `..` in a link never leaves the root. The fast case is [`Pack::lookup`].
     pub fn resolve(&self, path: &[u8]) -> Result<Entry<'_>, ResolveError> {
-        let _ = path;
-        todo!()
+        self.0.resolve(path)
     }
-    /// Returns the node of that number.
+    /// Returns the node of the tree with that number.
     pub fn node(&self, id: u32) -> Option<Entry<'_>> {
-        let _ = id;
-        todo!()
+        self.0.node(id)
     }
     /// The children of a directory, sorted by name (bytes).
     pub fn children(&self, directory: u32) -> impl Iterator<Item = Entry<'_>> {
-        let _ = directory;
-        std::iter::empty()
+        self.0.children(directory)
     }
-    /// The layer's entries in the order of the archive, as pushed.
+    /// All nodes of the tree, in the order in which they came to be. The root is one of them.
+    pub fn nodes(&self) -> impl Iterator<Item = Entry<'_>> {
+        (0..self.0.record_count()).filter_map(|id| self.0.node(id))
+    }
+    /// The layer's entries in the order of the archive, as pushed: replaced ones, whiteouts
+    /// and opaque markers among them, implied directories not.
     pub fn log(&self) -> impl Iterator<Item = Entry<'_>> {
-        std::iter::empty()
+        (0..self.0.record_count()).filter_map(|id| self.0.logged(id))
+    }
+    /// Entries of the layer's archive (the length of [`Pack::log`]).
+    pub fn entries(&self) -> u64 {
+        self.0.entry_count()
     }
     /// What the pack was made from.
     pub fn origin(&self) -> Origin { todo!() }
     /// The whole mapping. A page that cannot be read poisons the pack (see [`Pack::poisoned`]).
     pub fn bytes(&self) -> &[u8] {
-        todo!()
+        self.0.mapping.bytes()
     }
     /// Whether all pages of the range are in memory, so that touching them cannot block.
+    /// False where the system cannot say.
     pub fn resident(&self, offset: u64, length: u64) -> bool {
-        let _ = (offset, length);
-        todo!()
+        self.0.mapping.resident(offset, length)
     }
     /// Reads the pages of the range in (blocking). Err when the disk cannot give them; poisons the pack.
     pub fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
-        let _ = (offset, length);
-        todo!()
+        self.0.mapping.populate(offset, length)
     }
     /// True once a page of this mapping could not be read: what was read since is zeros and must not be sent.
     pub fn poisoned(&self) -> bool {
-        todo!()
+        self.0.mapping.poisoned()
     }
     /// Checks every file's content hash. Slow; for packs that a crash of the machine may have torn.
     pub fn verify_contents(&self) -> Result<(), PackError> {
-        todo!()
+        self.0.verify_contents()
     }
 }
