@@ -9,9 +9,19 @@
 //! 5. Write contents and index ([`crate::pack::Writer`]).
 //! 6. Read the stream to its end; compare size, digest and diff ID. Only then `Ok`.
 
+mod inflate;
+mod policy;
+mod sink;
+mod source;
+mod stages;
+mod tar;
+#[cfg(test)]
+mod tests;
+
 use crate::config::Limits;
 use crate::digest::Digest;
-use crate::pack::{PackError, Summary};
+use crate::pack::Summary;
+use source::Ended;
 use std::io::{self, Read, Write};
 
 /// What the manifest and the image configuration promise of a layer.
@@ -77,7 +87,43 @@ pub fn unpack<R: Read + Send, W: Write + Send>(
     resources: &Resources,
     out: W,
 ) -> Result<(W, Summary), UnpackError> {
-    let _ = (blob, expected, limits, resources, out);
-    let _: Option<PackError> = None;
-    todo!()
+    let mut sink = sink::Sink::new(out, limits, resources.index_bytes);
+    let outcome = match resources.threads {
+        Threads::One => stages::one_thread(blob, expected, limits, &mut sink)?,
+        Threads::Three => stages::three_threads(blob, expected, limits, &mut sink)?,
+    };
+    let refused = match outcome.ended {
+        Ended::Failed(error) => return Err(error),
+        Ended::Gone => {
+            return Err(UnpackError::Write(io::Error::other("unpacking was abandoned")));
+        }
+        Ended::Complete { size, .. } if size != expected.size => {
+            return Err(UnpackError::Mismatch(format!(
+                "layer {} ends after {size} bytes, its manifest says {}",
+                expected.digest, expected.size
+            )));
+        }
+        Ended::Complete { refused, .. } => refused,
+    };
+    if outcome.digest != expected.digest {
+        return Err(UnpackError::Mismatch(format!(
+            "layer {} came with other bytes (their digest is {})",
+            expected.digest, outcome.digest
+        )));
+    }
+    // The compression's fault explains a tar that is cut short, not the other way round.
+    if let Some(why) = refused.or_else(|| sink.check().err()) {
+        return Err(UnpackError::Refused(format!(
+            "layer {} ({}) is refused: {why}",
+            expected.digest, expected.media_type
+        )));
+    }
+    if outcome.diff_id != expected.diff_id {
+        let found = outcome.diff_id.map(|id| id.to_string()).unwrap_or_default();
+        return Err(UnpackError::Refused(format!(
+            "layer {} holds a tar with digest {found}, not with the diff ID of the image's configuration",
+            expected.digest
+        )));
+    }
+    sink.finish()
 }

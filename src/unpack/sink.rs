@@ -1,0 +1,66 @@
+//! The last stage: tar parsing, entry policy and pack, and what became of them.
+
+use super::UnpackError;
+use super::policy::{Policy, Rejected, rejected};
+use super::tar::{Parser, TarError};
+use crate::config::Limits;
+use crate::pack::Summary;
+use std::io::Write;
+
+/// Parser and pack of one layer.
+pub(super) struct Sink<'a, W> {
+    parser: Parser,
+    policy: Policy<'a, W>,
+    /// Why the tar is refused, once it is.
+    refused: Option<String>,
+}
+
+impl<'a, W: Write> Sink<'a, W> {
+    pub(super) fn new(out: W, limits: &'a Limits, index_bytes: u64) -> Sink<'a, W> {
+        Sink {
+            parser: Parser::new(limits.header_bytes),
+            policy: Policy::new(out, limits, index_bytes),
+            refused: None,
+        }
+    }
+
+    /// Whether the tar is refused, so that the rest is only hashed.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// Takes decompressed bytes. Err ends the unpacking at once; a refusal is kept until
+    /// [`Sink::finish`], after the digest is known.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+        if self.refused.is_some() {
+            return Ok(());
+        }
+        match self.parser.feed(bytes, &mut self.policy) {
+            Ok(()) => Ok(()),
+            Err(TarError::Refused(why) | TarError::Receiver(Rejected::Layer(why))) => {
+                self.refused = Some(why);
+                Ok(())
+            }
+            Err(TarError::Cap(why) | TarError::Receiver(Rejected::Cap(why))) => {
+                Err(UnpackError::Refused(why))
+            }
+            Err(TarError::Receiver(Rejected::Fatal(error))) => Err(error),
+        }
+    }
+
+    /// Err is the reason for a refusal, if there is one (the stream's end included).
+    pub(super) fn check(&self) -> Result<(), String> {
+        match &self.refused {
+            Some(why) => Err(why.clone()),
+            None => self.parser.finish(),
+        }
+    }
+
+    /// Writes the pack's index.
+    pub(super) fn finish(self) -> Result<(W, Summary), UnpackError> {
+        self.policy.into_writer().finish().map_err(|error| match rejected(error) {
+            Rejected::Layer(why) | Rejected::Cap(why) => UnpackError::Refused(why),
+            Rejected::Fatal(error) => error,
+        })
+    }
+}
