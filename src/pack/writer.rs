@@ -82,6 +82,9 @@ impl<W: Write> State<W> {
     }
 
     pub(super) fn content(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let len = bytes.len() as u64;
         let file = match &mut self.file {
             Some(file) if file.missing >= len => file,
