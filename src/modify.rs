@@ -48,7 +48,10 @@ impl Rules {
         let mut modified: HashMap<Range, Vec<u8>> = HashMap::new();
         let mut warnings = Vec::new();
         for rule in &self.0 {
-            let file = base.resolve(&rule_path(&rule.path)).ok().filter(|e| e.kind == Kind::File);
+            let file = base
+                .resolve(&rule_path(&rule.path))
+                .ok()
+                .filter(|e| e.kind == Kind::File);
             let Some(file) = file else {
                 warnings.push(missing(base, rule, workdir));
                 continue;
@@ -65,8 +68,13 @@ impl Rules {
             modified.insert(range(&file), replaced);
         }
         let mut writer = Writer::new(out);
-        for node in base.nodes().filter(|node| node.kind == Kind::File && node.length > 0) {
-            let Some(content) = modified.get(&range(&node)) else { continue };
+        for node in base
+            .nodes()
+            .filter(|node| node.kind == Kind::File && node.length > 0)
+        {
+            let Some(content) = modified.get(&range(&node)) else {
+                continue;
+            };
             let header = EntryHeader {
                 path: node.path,
                 kind: Kind::File,
@@ -78,7 +86,9 @@ impl Rules {
             writer.content(content)?;
         }
         if base.poisoned() {
-            return Err(PackError::Io(io::Error::other("a page of the base pack could not be read")));
+            return Err(PackError::Io(io::Error::other(
+                "a page of the base pack could not be read",
+            )));
         }
         let (out, summary) = writer.finish()?;
         Ok((out, summary, warnings))
@@ -103,7 +113,10 @@ fn rule_path(path: &str) -> Vec<u8> {
 
 fn missing(base: &Pack, rule: &Replacement, workdir: Option<&str>) -> String {
     let path = &rule.path;
-    if let Some(workdir) = workdir.map(|dir| dir.trim_matches('/')).filter(|dir| !dir.is_empty()) {
+    if let Some(workdir) = workdir
+        .map(|dir| dir.trim_matches('/'))
+        .filter(|dir| !dir.is_empty())
+    {
         let longer = format!("{workdir}/{}", path.trim_start_matches('/'));
         let found = base.resolve(longer.as_bytes());
         if found.is_ok_and(|entry| entry.kind == Kind::File) {
@@ -182,8 +195,10 @@ mod tests {
                 (text(node.path), text(content))
             })
             .collect();
-        let expected: Vec<(String, String)> =
-            expected.iter().map(|(p, c)| ((*p).to_owned(), (*c).to_owned())).collect();
+        let expected: Vec<(String, String)> = expected
+            .iter()
+            .map(|(p, c)| ((*p).to_owned(), (*c).to_owned()))
+            .collect();
         assert_eq!(got, expected);
         warnings
     }
@@ -203,7 +218,10 @@ mod tests {
 
     #[test]
     fn rules_run_one_after_another_on_the_result() {
-        let rules = [rule("www/other.html", "X", "YY"), rule("www/other.html", "YYb", "X")];
+        let rules = [
+            rule("www/other.html", "X", "YY"),
+            rule("www/other.html", "YYb", "X"),
+        ];
         check(&rules, &[("www/other.html", "aXYYc")]);
     }
 
@@ -211,7 +229,11 @@ mod tests {
     fn a_missing_file_is_a_warning_that_names_the_path_under_workdir() {
         let warnings = check(&[rule("other.html", "X", "Y"), rule("no", "X", "Y")], &[]);
         assert_eq!(warnings.len(), 2);
-        assert!(warnings[0].contains("did you mean `www/other.html`"), "{}", warnings[0]);
+        assert!(
+            warnings[0].contains("did you mean `www/other.html`"),
+            "{}",
+            warnings[0]
+        );
         assert!(warnings[1].contains("`no`"), "{}", warnings[1]);
     }
 

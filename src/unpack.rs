@@ -95,7 +95,9 @@ pub fn unpack<R: Read + Send, W: Write + Send>(
     let refused = match outcome.ended {
         Ended::Failed(error) => return Err(error),
         Ended::Gone => {
-            return Err(UnpackError::Write(io::Error::other("unpacking was abandoned")));
+            return Err(UnpackError::Write(io::Error::other(
+                "unpacking was abandoned",
+            )));
         }
         Ended::Complete { size, .. } if size != expected.size => {
             return Err(UnpackError::Mismatch(format!(

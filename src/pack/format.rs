@@ -92,8 +92,11 @@ pub(super) struct Footer {
 }
 
 /// The header of every pack of this version.
-pub(super) const FORMAT_START: Header =
-    Header { magic: MAGIC, version: U32::new(super::FORMAT_VERSION), zero: U32::ZERO };
+pub(super) const FORMAT_START: Header = Header {
+    magic: MAGIC,
+    version: U32::new(super::FORMAT_VERSION),
+    zero: U32::ZERO,
+};
 pub(super) const HEADER_LEN: usize = size_of::<Header>();
 pub(super) const RECORD_LEN: usize = size_of::<Record>();
 pub(super) const FOOTER_LEN: usize = size_of::<Footer>();

@@ -26,7 +26,11 @@ struct Slot {
 }
 
 static TABLE: [Slot; SLOTS] = [const {
-    Slot { start: AtomicUsize::new(0), len: AtomicUsize::new(0), poisoned: AtomicBool::new(false) }
+    Slot {
+        start: AtomicUsize::new(0),
+        len: AtomicUsize::new(0),
+        poisoned: AtomicBool::new(false),
+    }
 }; SLOTS];
 /// Slots from here on were never used.
 static USED: AtomicUsize = AtomicUsize::new(0);
@@ -52,7 +56,9 @@ impl Mapping {
         let map = unsafe { memmap2::Mmap::map(file)? };
         let slot = take_slot()?;
         TABLE[slot].poisoned.store(false, Ordering::Relaxed);
-        TABLE[slot].start.store(map.as_ptr() as usize, Ordering::Release);
+        TABLE[slot]
+            .start
+            .store(map.as_ptr() as usize, Ordering::Release);
         TABLE[slot].len.store(map.len(), Ordering::Release);
         Ok(Mapping { map, slot })
     }
@@ -77,12 +83,17 @@ impl Mapping {
         }
         let page = PAGE.load(Ordering::Relaxed) as u64;
         let first = start / page * page;
-        Some((self.map.as_ptr() as usize + first as usize, (end - first) as usize))
+        Some((
+            self.map.as_ptr() as usize + first as usize,
+            (end - first) as usize,
+        ))
     }
 
     /// See [`super::Pack::resident`].
     pub(super) fn resident(&self, offset: u64, length: u64) -> bool {
-        let Some((mut address, mut len)) = self.pages(offset, length) else { return true };
+        let Some((mut address, mut len)) = self.pages(offset, length) else {
+            return true;
+        };
         let page = PAGE.load(Ordering::Relaxed);
         let mut states = [0u8; RESIDENCY_PAGES];
         while len > 0 {
@@ -90,7 +101,11 @@ impl Mapping {
             // SAFETY: address is page aligned and inside our mapping; `states` has one byte
             // for each of the pages.
             let status = unsafe {
-                libc::mincore(address as *mut libc::c_void, piece, states.as_mut_ptr().cast())
+                libc::mincore(
+                    address as *mut libc::c_void,
+                    piece,
+                    states.as_mut_ptr().cast(),
+                )
             };
             if status != 0 || states[..piece.div_ceil(page)].iter().any(|s| s & 1 == 0) {
                 return false;
@@ -103,7 +118,9 @@ impl Mapping {
 
     /// See [`super::Pack::populate`].
     pub(super) fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
-        let Some((address, len)) = self.pages(offset, length) else { return self.check() };
+        let Some((address, len)) = self.pages(offset, length) else {
+            return self.check();
+        };
         loop {
             // SAFETY: address is page aligned and inside our mapping; reading pages in does
             // not change what they hold.
@@ -137,7 +154,11 @@ impl Mapping {
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.poisoned() { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+        if self.poisoned() {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -146,7 +167,9 @@ impl Drop for Mapping {
         // Before the pages go: another mapping may get the same addresses at once.
         TABLE[self.slot].len.store(0, Ordering::Release);
         TABLE[self.slot].start.store(0, Ordering::Release);
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
+        FREE.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.slot);
     }
 }
 
@@ -154,8 +177,10 @@ fn take_slot() -> io::Result<usize> {
     if let Some(slot) = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop() {
         return Ok(slot);
     }
-    USED.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < SLOTS).then_some(used + 1))
-        .map_err(|_| io::Error::other(format!("{SLOTS} packs are mapped, no more fit")))
+    USED.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+        (used < SLOTS).then_some(used + 1)
+    })
+    .map_err(|_| io::Error::other(format!("{SLOTS} packs are mapped, no more fit")))
 }
 
 fn install() -> io::Result<()> {
@@ -163,10 +188,15 @@ fn install() -> io::Result<()> {
         // SAFETY: plain system calls. The handler is async-signal-safe (see there); the box
         // for the previous action is never freed.
         unsafe {
-            PAGE.store(libc::sysconf(libc::_SC_PAGESIZE) as usize, Ordering::Release);
+            PAGE.store(
+                libc::sysconf(libc::_SC_PAGESIZE) as usize,
+                Ordering::Release,
+            );
             let previous = Box::into_raw(Box::new(std::mem::zeroed::<libc::sigaction>()));
             if libc::sigaction(libc::SIGBUS, std::ptr::null(), previous) != 0 {
-                return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
+                return Err(io::Error::last_os_error()
+                    .raw_os_error()
+                    .unwrap_or(libc::EIO));
             }
             PREVIOUS.store(previous, Ordering::Release);
             let mut action = std::mem::zeroed::<libc::sigaction>();
@@ -174,7 +204,9 @@ fn install() -> io::Result<()> {
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigemptyset(&mut action.sa_mask);
             if libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut()) != 0 {
-                return Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
+                return Err(io::Error::last_os_error()
+                    .raw_os_error()
+                    .unwrap_or(libc::EIO));
             }
         }
         Ok(())
@@ -201,7 +233,11 @@ extern "C" fn on_sigbus(
             return;
         }
         // As without us: the action there was before sees the fault when it happens again.
-        libc::sigaction(libc::SIGBUS, PREVIOUS.load(Ordering::Acquire), std::ptr::null_mut());
+        libc::sigaction(
+            libc::SIGBUS,
+            PREVIOUS.load(Ordering::Acquire),
+            std::ptr::null_mut(),
+        );
         if !fault {
             libc::raise(libc::SIGBUS);
         }

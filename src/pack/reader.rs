@@ -63,8 +63,10 @@ impl Reader {
             Ok(start as usize..end as usize)
         };
         let count = |n: U32, each: u64| u64::from(n.get()) * each;
-        let records =
-            section(footer.records.get(), count(footer.record_count, RECORD_LEN as u64))?;
+        let records = section(
+            footer.records.get(),
+            count(footer.record_count, RECORD_LEN as u64),
+        )?;
         let reader = Reader {
             table: section(footer.table.get(), count(footer.slot_count, 4))?,
             children: section(footer.children.get(), count(footer.child_count, 4))?,
@@ -110,7 +112,9 @@ impl Reader {
     }
 
     fn word(&self, section: &Range<usize>, index: u32) -> Option<u32> {
-        let bytes = self.slice(section).get(index as usize * 4..index as usize * 4 + 4)?;
+        let bytes = self
+            .slice(section)
+            .get(index as usize * 4..index as usize * 4 + 4)?;
         U32::read_from_bytes(bytes).ok().map(U32::get)
     }
 
@@ -123,7 +127,11 @@ impl Reader {
         let link_end = tree_end + record.link_len.get() as usize;
         let raw = strings.get(raw_start..raw_end)?;
         let moved = record.flags & super::format::MOVED != 0;
-        let tree = if moved { strings.get(raw_end..tree_end)? } else { raw };
+        let tree = if moved {
+            strings.get(raw_end..tree_end)?
+        } else {
+            raw
+        };
         Some((raw, tree, strings.get(tree_end..link_end)?))
     }
 
@@ -250,7 +258,11 @@ impl Reader {
                     if next.link.is_empty() || next.link.len() + rest.len() - from > MAX_PATH {
                         return Err(ResolveError::NotFound);
                     }
-                    done.truncate(if next.link.starts_with(b"/") { 0 } else { parent });
+                    done.truncate(if next.link.starts_with(b"/") {
+                        0
+                    } else {
+                        parent
+                    });
                     let mut joined = next.link.to_vec();
                     joined.push(b'/');
                     joined.extend_from_slice(&rest[from..]);
@@ -268,12 +280,17 @@ impl Reader {
             let Some(record) = self.record(id).filter(|r| r.kind == Kind::File as u8) else {
                 continue;
             };
-            let entry = self.logged(id).ok_or_else(|| corrupt("a record is damaged"))?;
-            let content = self
-                .slice(&(entry.offset as usize..entry.offset as usize + record.length.get() as usize));
+            let entry = self
+                .logged(id)
+                .ok_or_else(|| corrupt("a record is damaged"))?;
+            let content = self.slice(
+                &(entry.offset as usize..entry.offset as usize + record.length.get() as usize),
+            );
             if xxh3_128(content) != entry.hash {
                 let path = String::from_utf8_lossy(entry.path).into_owned();
-                return Err(PackError::Corrupt(format!("content of `{path}` has changed")));
+                return Err(PackError::Corrupt(format!(
+                    "content of `{path}` has changed"
+                )));
             }
         }
         if self.mapping.poisoned() {

@@ -8,16 +8,28 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use zerocopy::{FromBytes, IntoBytes};
 
 type Spec<'a> = (Kind, &'a str, &'a str);
+/// Name, entries, and the tree that they make (path, [`tree`]'s text).
+type TreeRow<'a> = (&'a str, &'a [Spec<'a>], &'a [(&'a str, &'a str)]);
 
 fn header<'a>(kind: Kind, path: &'a str, link: &'a str) -> EntryHeader<'a> {
-    EntryHeader { path: path.as_bytes(), kind, link: link.as_bytes(), mode: 0o644, mtime: 1 }
+    EntryHeader {
+        path: path.as_bytes(),
+        kind,
+        link: link.as_bytes(),
+        mode: 0o644,
+        mtime: 1,
+    }
 }
 
 /// Writes entries; for files the third part is the content.
 fn write(entries: &[Spec<'_>]) -> Result<Vec<u8>, PackError> {
     let mut writer = Writer::new(Vec::new());
     for (kind, path, rest) in entries {
-        let (link, content) = if *kind == Kind::File { ("", *rest) } else { (*rest, "") };
+        let (link, content) = if *kind == Kind::File {
+            ("", *rest)
+        } else {
+            (*rest, "")
+        };
         writer.entry(&header(*kind, path, link), content.len() as u64)?;
         // In two pieces: one-shot and streaming hashes must agree.
         let (a, b) = content.as_bytes().split_at(content.len() / 3);
@@ -56,53 +68,118 @@ use Kind::{Directory as D, File as F, HardLink as H, Opaque, Special, Symlink as
 
 #[test]
 fn entries_make_the_tree_that_containerd_makes() {
-    let table: &[(&str, &[Spec<'_>], &[(&str, &str)])] = &[
-        ("missing_parents_are_implied", &[(F, "a/b/c", "x")],
-            &[("a", "Directory "), ("a/b", "Directory "), ("a/b/c", "File x")]),
-        ("a_later_file_replaces_an_earlier_one", &[(F, "a", "1"), (F, "a", "2")],
-            &[("a", "File 2")]),
-        ("a_file_over_a_directory_removes_all_below_it",
-            &[(F, "a/b/c", "1"), (F, "a/d", "1"), (F, "a", "2")], &[("a", "File 2")]),
-        ("a_directory_over_a_directory_keeps_its_content",
-            &[(F, "a/b", "1"), (D, "a", "")], &[("a", "Directory "), ("a/b", "File 1")]),
-        ("a_directory_over_a_file_replaces_it",
+    let table: &[TreeRow<'_>] = &[
+        (
+            "missing_parents_are_implied",
+            &[(F, "a/b/c", "x")],
+            &[
+                ("a", "Directory "),
+                ("a/b", "Directory "),
+                ("a/b/c", "File x"),
+            ],
+        ),
+        (
+            "a_later_file_replaces_an_earlier_one",
+            &[(F, "a", "1"), (F, "a", "2")],
+            &[("a", "File 2")],
+        ),
+        (
+            "a_file_over_a_directory_removes_all_below_it",
+            &[(F, "a/b/c", "1"), (F, "a/d", "1"), (F, "a", "2")],
+            &[("a", "File 2")],
+        ),
+        (
+            "a_directory_over_a_directory_keeps_its_content",
+            &[(F, "a/b", "1"), (D, "a", "")],
+            &[("a", "Directory "), ("a/b", "File 1")],
+        ),
+        (
+            "a_directory_over_a_file_replaces_it",
             &[(F, "a", "1"), (D, "a", ""), (F, "a/b", "2")],
-            &[("a", "Directory "), ("a/b", "File 2")]),
-        ("an_entry_below_a_link_lands_at_its_target",
+            &[("a", "Directory "), ("a/b", "File 2")],
+        ),
+        (
+            "an_entry_below_a_link_lands_at_its_target",
             &[(D, "etc", ""), (S, "l", "/etc"), (F, "l/x", "1")],
-            &[("etc", "Directory "), ("etc/x", "File 1"), ("l", "Symlink /etc")]),
-        ("a_link_to_nothing_has_its_target_made",
+            &[
+                ("etc", "Directory "),
+                ("etc/x", "File 1"),
+                ("l", "Symlink /etc"),
+            ],
+        ),
+        (
+            "a_link_to_nothing_has_its_target_made",
             &[(S, "a/l", "../new/dir"), (F, "a/l/x", "1")],
-            &[("a", "Directory "), ("a/l", "Symlink ../new/dir"), ("new", "Directory "),
-              ("new/dir", "Directory "), ("new/dir/x", "File 1")]),
-        ("a_link_that_climbs_out_stops_at_the_root",
+            &[
+                ("a", "Directory "),
+                ("a/l", "Symlink ../new/dir"),
+                ("new", "Directory "),
+                ("new/dir", "Directory "),
+                ("new/dir/x", "File 1"),
+            ],
+        ),
+        (
+            "a_link_that_climbs_out_stops_at_the_root",
             &[(S, "l", "../../../etc"), (F, "l/x", "1")],
-            &[("etc", "Directory "), ("etc/x", "File 1"), ("l", "Symlink ../../../etc")]),
-        ("the_last_component_is_not_followed",
+            &[
+                ("etc", "Directory "),
+                ("etc/x", "File 1"),
+                ("l", "Symlink ../../../etc"),
+            ],
+        ),
+        (
+            "the_last_component_is_not_followed",
             &[(F, "t", "1"), (S, "l", "t"), (F, "l", "2")],
-            &[("l", "File 2"), ("t", "File 1")]),
-        ("a_hard_link_keeps_the_content_of_its_time",
+            &[("l", "File 2"), ("t", "File 1")],
+        ),
+        (
+            "a_hard_link_keeps_the_content_of_its_time",
             &[(F, "a", "1"), (H, "b", "a"), (F, "a", "2"), (H, "c", "/b")],
-            &[("a", "File 2"), ("b", "File 1"), ("c", "File 1")]),
-        ("a_hard_link_to_a_link_is_that_link",
-            &[(S, "l", "t"), (H, "h", "l")], &[("h", "Symlink t"), ("l", "Symlink t")]),
-        ("entries_below_a_hard_linked_link_follow_it",
+            &[("a", "File 2"), ("b", "File 1"), ("c", "File 1")],
+        ),
+        (
+            "a_hard_link_to_a_link_is_that_link",
+            &[(S, "l", "t"), (H, "h", "l")],
+            &[("h", "Symlink t"), ("l", "Symlink t")],
+        ),
+        (
+            "entries_below_a_hard_linked_link_follow_it",
             &[(S, "l", "t"), (H, "h", "l"), (F, "h/x", "1")],
-            &[("h", "Symlink t"), ("l", "Symlink t"), ("t", "Directory "), ("t/x", "File 1")]),
-        ("whiteouts_are_not_in_the_tree",
-            &[(F, "a", "1"), (Whiteout, "a", ""), (Opaque, "d", "")], &[("a", "File 1")]),
-        ("special_files_are_nodes", &[(Special, "dev/null", "")],
-            &[("dev", "Directory "), ("dev/null", "Special ")]),
-        ("the_root_may_be_an_entry", &[(F, "a", "1"), (D, "", ""), (F, "b", "2")],
-            &[("a", "File 1"), ("b", "File 2")]),
+            &[
+                ("h", "Symlink t"),
+                ("l", "Symlink t"),
+                ("t", "Directory "),
+                ("t/x", "File 1"),
+            ],
+        ),
+        (
+            "whiteouts_are_not_in_the_tree",
+            &[(F, "a", "1"), (Whiteout, "a", ""), (Opaque, "d", "")],
+            &[("a", "File 1")],
+        ),
+        (
+            "special_files_are_nodes",
+            &[(Special, "dev/null", "")],
+            &[("dev", "Directory "), ("dev/null", "Special ")],
+        ),
+        (
+            "the_root_may_be_an_entry",
+            &[(F, "a", "1"), (D, "", ""), (F, "b", "2")],
+            &[("a", "File 1"), ("b", "File 2")],
+        ),
     ];
     for (name, entries, expected) in table {
         let pack = open(&write(entries).unwrap()).unwrap();
-        let mut expected: BTreeMap<String, String> =
-            expected.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();
+        let mut expected: BTreeMap<String, String> = expected
+            .iter()
+            .map(|(p, t)| ((*p).to_owned(), (*t).to_owned()))
+            .collect();
         expected.insert(String::new(), "Directory ".into());
         assert_eq!(tree(&pack), expected, "{name}");
-        let log = pack.log().filter(|e| e.kind != D || !e.path.is_empty() || e.mtime == 1).count();
+        let log = pack
+            .log()
+            .filter(|e| e.kind != D || !e.path.is_empty() || e.mtime == 1)
+            .count();
         assert_eq!(log, entries.len(), "{name}");
         pack.verify_contents().unwrap();
     }
@@ -111,18 +188,28 @@ fn entries_make_the_tree_that_containerd_makes() {
 #[test]
 fn entries_that_make_no_tree_are_refused() {
     let loops: Vec<String> = (0..50).map(|i| format!("l{i}")).collect();
-    let mut chain: Vec<Spec<'_>> =
-        (0..49).map(|i| (S, loops[i].as_str(), loops[i + 1].as_str())).collect();
+    let mut chain: Vec<Spec<'_>> = (0..49)
+        .map(|i| (S, loops[i].as_str(), loops[i + 1].as_str()))
+        .collect();
     chain.push((F, "l0/x", "1"));
     let table: &[(&str, &[Spec<'_>])] = &[
         ("parent_is_a_file", &[(F, "a", "1"), (F, "a/b", "2")]),
-        ("parent_link_leads_to_a_file", &[(F, "a", "1"), (S, "l", "a"), (F, "l/b", "2")]),
+        (
+            "parent_link_leads_to_a_file",
+            &[(F, "a", "1"), (S, "l", "a"), (F, "l/b", "2")],
+        ),
         ("hard_link_to_nothing", &[(H, "a", "b")]),
         ("hard_link_to_a_directory", &[(D, "b", ""), (H, "a", "b")]),
         ("hard_link_to_the_root", &[(H, "a", "/")]),
         ("hard_link_to_itself", &[(F, "a", "1"), (H, "a", "a")]),
-        ("hard_link_over_its_targets_directory", &[(F, "a/b", "1"), (H, "a", "a/b")]),
-        ("link_to_itself_as_parent", &[(S, "l", "l"), (F, "l/x", "1")]),
+        (
+            "hard_link_over_its_targets_directory",
+            &[(F, "a/b", "1"), (H, "a", "a/b")],
+        ),
+        (
+            "link_to_itself_as_parent",
+            &[(S, "l", "l"), (F, "l/x", "1")],
+        ),
         ("more_than_40_links", &chain),
         ("file_over_the_root", &[(F, "", "1")]),
     ];
@@ -164,14 +251,20 @@ fn resolve_follows_links_inside_the_root() {
         ("nowhere", Err(ResolveError::NotFound)),
     ];
     for (path, expected) in table {
-        let got = pack.resolve(path.as_bytes()).map(|e| String::from_utf8_lossy(e.path).into_owned());
+        let got = pack
+            .resolve(path.as_bytes())
+            .map(|e| String::from_utf8_lossy(e.path).into_owned());
         assert_eq!(got.as_deref().map_err(|e| *e), *expected, "{path}");
     }
     let root = pack.lookup(b"").unwrap().id;
     let names: Vec<&[u8]> = pack.children(root).map(|e| e.path).collect();
     assert!(names.is_sorted());
     assert_eq!(names.len(), 8);
-    assert!(names.iter().all(|name| pack.node(pack.lookup(name).unwrap().id).is_some()));
+    assert!(
+        names
+            .iter()
+            .all(|name| pack.node(pack.lookup(name).unwrap().id).is_some())
+    );
 }
 
 fn golden() -> Vec<u8> {
@@ -208,7 +301,9 @@ fn hashes_are_those_of_the_content_whatever_the_pieces() {
 
 /// Seed of random tests: from `BLOBSERVE_SEED`, else new; printed either way.
 fn random() -> fastrand::Rng {
-    let seed = std::env::var("BLOBSERVE_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = std::env::var("BLOBSERVE_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("BLOBSERVE_SEED={seed}");
     fastrand::Rng::with_seed(seed)
@@ -325,9 +420,13 @@ fn deep_directories_and_large_removals_are_not_quadratic() {
     }
     for _ in 0..200 {
         writer.entry(&header(F, "d", ""), 0).unwrap();
-        writer.entry(&header(F, &format!("{deep}/y"), ""), 0).unwrap_err();
+        writer
+            .entry(&header(F, &format!("{deep}/y"), ""), 0)
+            .unwrap_err();
         writer.entry(&header(D, "d", ""), 0).unwrap();
-        writer.entry(&header(F, &format!("{deep}/y"), ""), 0).unwrap();
+        writer
+            .entry(&header(F, &format!("{deep}/y"), ""), 0)
+            .unwrap();
     }
     writer.finish().unwrap();
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
@@ -339,7 +438,11 @@ struct Model(BTreeMap<String, (Kind, String)>);
 
 impl Model {
     fn kind(&self, path: &str) -> Option<Kind> {
-        if path.is_empty() { Some(D) } else { self.0.get(path).map(|n| n.0) }
+        if path.is_empty() {
+            Some(D)
+        } else {
+            self.0.get(path).map(|n| n.0)
+        }
     }
 
     fn join(base: &str, more: &str) -> String {
@@ -384,7 +487,11 @@ impl Model {
         let place = |model: &Model, path: &str| -> Option<(String, String)> {
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
             let parent = model.real(parent)?;
-            let full = if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
+            let full = if parent.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{parent}/{name}")
+            };
             Some((parent, full))
         };
         let (parent, full) = place(self, path)?;
@@ -415,8 +522,9 @@ fn random_layers_make_the_tree_of_a_plain_model() {
     let mut refused = 0;
     for _ in 0..3_000 {
         let path = |random: &mut fastrand::Rng| {
-            let parts: Vec<&str> =
-                (0..random.usize(1..5)).map(|_| names[random.usize(..names.len())]).collect();
+            let parts: Vec<&str> = (0..random.usize(1..5))
+                .map(|_| names[random.usize(..names.len())])
+                .collect();
             parts.join("/")
         };
         let mut entries: Vec<(Kind, String, String)> = Vec::new();
@@ -446,8 +554,10 @@ fn random_layers_make_the_tree_of_a_plain_model() {
             if model.apply(entry.0, &entry.1, &entry.2).is_none() {
                 let mut with = entries.clone();
                 with.push(entry);
-                let specs: Vec<Spec<'_>> =
-                    with.iter().map(|(k, p, r)| (*k, p.as_str(), r.as_str())).collect();
+                let specs: Vec<Spec<'_>> = with
+                    .iter()
+                    .map(|(k, p, r)| (*k, p.as_str(), r.as_str()))
+                    .collect();
                 assert!(write(&specs).is_err(), "not refused: {specs:?}");
                 refused += 1;
                 model.0 = before;
@@ -455,12 +565,17 @@ fn random_layers_make_the_tree_of_a_plain_model() {
             }
             entries.push(entry);
         }
-        let specs: Vec<Spec<'_>> =
-            entries.iter().map(|(k, p, r)| (*k, p.as_str(), r.as_str())).collect();
+        let specs: Vec<Spec<'_>> = entries
+            .iter()
+            .map(|(k, p, r)| (*k, p.as_str(), r.as_str()))
+            .collect();
         let bytes = write(&specs).unwrap_or_else(|e| panic!("{e}: {specs:?}"));
         let pack = open(&bytes).unwrap();
-        let mut expected: BTreeMap<String, String> =
-            model.0.iter().map(|(p, (k, r))| (p.clone(), format!("{k:?} {r}"))).collect();
+        let mut expected: BTreeMap<String, String> = model
+            .0
+            .iter()
+            .map(|(p, (k, r))| (p.clone(), format!("{k:?} {r}")))
+            .collect();
         expected.insert(String::new(), "Directory ".into());
         assert_eq!(tree(&pack), expected, "{specs:?}");
         check_index(&pack, &expected);

@@ -46,7 +46,11 @@ pub(super) fn tree_path<'a>(record: &Record, strings: &'a [u8]) -> &'a [u8] {
 
 fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
-    let mut short: String = text.chars().take(200).flat_map(char::escape_debug).collect();
+    let mut short: String = text
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect();
     if text.chars().nth(200).is_some() {
         short.push('…');
     }
@@ -96,14 +100,23 @@ impl Tree {
     }
 
     fn insert(&mut self, id: u32) {
-        let Tree { records, strings, live, seed, .. } = self;
+        let Tree {
+            records,
+            strings,
+            live,
+            seed,
+            ..
+        } = self;
         let of = |id: &u32| hash(tree_path(&records[*id as usize], strings), *seed);
         live.insert_unique(of(&id), id, of);
     }
 
     /// Takes `id` out of the table and its LIVE flag away.
     fn kill(&mut self, id: u32) {
-        let path_hash = hash(tree_path(&self.records[id as usize], &self.strings), self.seed);
+        let path_hash = hash(
+            tree_path(&self.records[id as usize], &self.strings),
+            self.seed,
+        );
         if let Ok(slot) = self.live.find_entry(path_hash, |other| *other == id) {
             slot.remove();
         }
@@ -138,7 +151,11 @@ impl Tree {
     /// The record that holds the content of a hard link; others are their own.
     fn behind(&self, id: u32) -> u32 {
         let record = &self.records[id as usize];
-        if record.kind == Kind::HardLink as u8 { record.first.get() } else { id }
+        if record.kind == Kind::HardLink as u8 {
+            record.first.get()
+        } else {
+            id
+        }
     }
 
     /// Adds an entry to log and tree; returns its record's number.
@@ -179,7 +196,9 @@ impl Tree {
         path.extend_from_slice(header.path);
         if path.is_empty() {
             if !is_directory {
-                return Err(PackError::Layer("an entry replaces the root directory".into()));
+                return Err(PackError::Layer(
+                    "an entry replaces the root directory".into(),
+                ));
             }
             return self.replace_root(record);
         }
@@ -202,7 +221,11 @@ impl Tree {
         self.store(&mut record, header.path, moved, header.link)?;
         // Implied parents share the bytes of this entry's path.
         let start = record.strings.get()
-            + if moved.is_some() { u32::from(record.raw_len.get()) } else { 0 };
+            + if moved.is_some() {
+                u32::from(record.raw_len.get())
+            } else {
+                0
+            };
         let mut from = known;
         while from + 1 < name_start {
             let begin = if from == 0 { 0 } else { from + 1 };
@@ -254,7 +277,11 @@ impl Tree {
         clean_into(&mut target, header.link);
         let known = self.walk_parent(&mut target, header.path)?;
         let name = target.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        let found = if known == name { self.find(&target) } else { None };
+        let found = if known == name {
+            self.find(&target)
+        } else {
+            None
+        };
         let target = self.behind(found.ok_or_else(|| refuse("the target does not exist"))?);
         let node = &self.records[target as usize];
         if node.kind == Kind::Directory as u8 {
@@ -326,14 +353,17 @@ impl Tree {
     }
 
     fn is_directory(&self, path: &[u8]) -> bool {
-        self.find(path).is_some_and(|id| self.records[id as usize].kind == Kind::Directory as u8)
+        self.find(path)
+            .is_some_and(|id| self.records[id as usize].kind == Kind::Directory as u8)
     }
 
     fn link(&self, record: &Record) -> &[u8] {
         let start = record.strings.get() as usize
             + record.raw_len.get() as usize
             + record.tree_len.get() as usize;
-        self.strings.get(start..start + record.link_len.get() as usize).unwrap_or_default()
+        self.strings
+            .get(start..start + record.link_len.get() as usize)
+            .unwrap_or_default()
     }
 
     fn store(

@@ -1,8 +1,6 @@
 //! Writes a pack front to back: contents as they come, the index at the end.
 
-use super::format::{
-    FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, NONE, path_hash, slots_for,
-};
+use super::format::{FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, NONE, path_hash, slots_for};
 use super::tree::{Tree, tree_path};
 use super::{EntryHeader, FORMAT_VERSION, Kind, PackError, Summary};
 use std::io::{self, Write};
@@ -71,12 +69,20 @@ impl<W: Write> State<W> {
     pub(super) fn entry(&mut self, header: &EntryHeader<'_>, size: u64) -> Result<(), PackError> {
         self.close_file()?;
         if size != 0 && header.kind != Kind::File {
-            return Err(PackError::Layer(format!("a {:?} with {size} bytes", header.kind)));
+            return Err(PackError::Layer(format!(
+                "a {:?} with {size} bytes",
+                header.kind
+            )));
         }
         let id = self.tree.add(header, self.position)?;
         self.entries += 1;
         if header.kind == Kind::File {
-            self.file = Some(OpenFile { id, length: size, missing: size, hash: None });
+            self.file = Some(OpenFile {
+                id,
+                length: size,
+                missing: size,
+                hash: None,
+            });
         }
         Ok(())
     }
@@ -89,7 +95,9 @@ impl<W: Write> State<W> {
         let file = match &mut self.file {
             Some(file) if file.missing >= len => file,
             _ => {
-                return Err(PackError::Layer(format!("{len} bytes more than an entry's size")));
+                return Err(PackError::Layer(format!(
+                    "{len} bytes more than an entry's size"
+                )));
             }
         };
         if len == file.length {
@@ -106,7 +114,9 @@ impl<W: Write> State<W> {
     }
 
     fn close_file(&mut self) -> Result<(), PackError> {
-        let Some(file) = self.file.take() else { return Ok(()) };
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
         if file.missing != 0 {
             return Err(PackError::Layer(format!(
                 "a file's content is {} bytes shorter than its size",
@@ -141,8 +151,12 @@ impl<W: Write> State<W> {
         let mut footer = Footer::new_zeroed();
         let tree = std::mem::replace(&mut self.tree, Tree::new());
         let mut starts = [0u64; 4];
-        let sections: [&[u8]; 4] =
-            [tree.records_bytes(), table.as_bytes(), children.as_bytes(), &tree.strings];
+        let sections: [&[u8]; 4] = [
+            tree.records_bytes(),
+            table.as_bytes(),
+            children.as_bytes(),
+            &tree.strings,
+        ];
         for (section, start) in sections.iter().zip(&mut starts) {
             *start = self.position;
             let pad = &[0; 8][..(8 - section.len() % 8) % 8];
@@ -156,7 +170,12 @@ impl<W: Write> State<W> {
         footer.record_count = (tree.records.len() as u32).into();
         footer.slot_count = (table.len() as u32).into();
         footer.child_count = (children.len() as u32).into();
-        [footer.records, footer.table, footer.children, footer.strings] = starts.map(U64::new);
+        [
+            footer.records,
+            footer.table,
+            footer.children,
+            footer.strings,
+        ] = starts.map(U64::new);
         footer.strings_len = (tree.strings.len() as u64).into();
         footer.entries = self.entries.into();
         footer.content_end = content_end.into();

@@ -24,13 +24,15 @@ impl Decoder {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         let known = [".tar", ".tar+gzip", ".tar.gzip", ".tar+zstd", ".tar.zstd"];
         if !known.iter().any(|end| essence.ends_with(end)) {
-            return Err(format!("layers of media type `{essence}` are not supported"));
+            return Err(format!(
+                "layers of media type `{essence}` are not supported"
+            ));
         }
         match start {
             [0x1f, 0x8b, ..] => Ok(Decoder::Gzip(Box::new(Gzip::new()))),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                Err(format!("zstd is not supported (layer of media type `{essence}`)"))
-            }
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(format!(
+                "zstd is not supported (layer of media type `{essence}`)"
+            )),
             [] if essence.contains("gzip") => Err("the gzip stream is empty".to_owned()),
             _ => Ok(Decoder::Plain),
         }
@@ -172,7 +174,11 @@ impl Gzip {
             }
             State::Trailer(at) => {
                 self.field |= u64::from(byte) << (8 * at);
-                if at < 7 { State::Trailer(at + 1) } else { self.check_trailer()? }
+                if at < 7 {
+                    State::Trailer(at + 1)
+                } else {
+                    self.check_trailer()?
+                }
             }
             State::Between if byte == 0x1f => {
                 self.start_member();
@@ -205,7 +211,11 @@ impl Gzip {
             (3, flags) => self.flags = flags,
             _ => {}
         }
-        Ok(if at < 9 { State::Fixed(at + 1) } else { self.after(0) })
+        Ok(if at < 9 {
+            State::Fixed(at + 1)
+        } else {
+            self.after(0)
+        })
     }
 
     /// The state after the header part `done`.

@@ -101,7 +101,10 @@ impl<W: Write> Receiver for Policy<'_, W> {
         let slash = memchr::memrchr(b'/', &self.path);
         let start = slash.map_or(0, |i| i + 1);
         let hides = whiteout(&self.path[start..]).map_err(|()| {
-            Rejected::Layer(format!("entry `{}` is not a valid whiteout", shown(member.name)))
+            Rejected::Layer(format!(
+                "entry `{}` is not a valid whiteout",
+                shown(member.name)
+            ))
         })?;
         let (kind, link): (Kind, &[u8]) = match hides {
             // AUFS's own bookkeeping, which hides nothing.
@@ -113,7 +116,11 @@ impl<W: Write> Receiver for Policy<'_, W> {
                 let hidden = hidden.len();
                 let from = self.path.len() - hidden;
                 self.path.copy_within(from.., start);
-                let end = if hidden == 0 { slash.unwrap_or(0) } else { start + hidden };
+                let end = if hidden == 0 {
+                    slash.unwrap_or(0)
+                } else {
+                    start + hidden
+                };
                 self.path.truncate(end);
                 self.skip = true;
                 (kind, b"")
@@ -121,8 +128,13 @@ impl<W: Write> Receiver for Policy<'_, W> {
             None if matches!(kind, Kind::Symlink | Kind::HardLink) => (kind, member.link),
             None => (kind, b""),
         };
-        let header =
-            EntryHeader { path: &self.path, kind, link, mode: member.mode, mtime: member.mtime };
+        let header = EntryHeader {
+            path: &self.path,
+            kind,
+            link,
+            mode: member.mode,
+            mtime: member.mtime,
+        };
         let size = if kind == Kind::File { member.size } else { 0 };
         self.writer.entry(&header, size).map_err(rejected)?;
         if self.writer.index_bytes() > self.index_bytes {
@@ -182,7 +194,10 @@ mod tests {
     fn whiteouts_name_what_they_hide() {
         assert_eq!(whiteout(b"a"), Ok(None));
         assert_eq!(whiteout(b".wh.a"), Ok(Some((Kind::Whiteout, &b"a"[..]))));
-        assert_eq!(whiteout(b".wh..wh..opq"), Ok(Some((Kind::Opaque, &b""[..]))));
+        assert_eq!(
+            whiteout(b".wh..wh..opq"),
+            Ok(Some((Kind::Opaque, &b""[..])))
+        );
         for name in [&b".wh."[..], b".wh..", b".wh..."] {
             assert_eq!(whiteout(name), Err(()));
         }

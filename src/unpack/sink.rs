@@ -58,9 +58,12 @@ impl<'a, W: Write> Sink<'a, W> {
 
     /// Writes the pack's index.
     pub(super) fn finish(self) -> Result<(W, Summary), UnpackError> {
-        self.policy.into_writer().finish().map_err(|error| match rejected(error) {
-            Rejected::Layer(why) | Rejected::Cap(why) => UnpackError::Refused(why),
-            Rejected::Fatal(error) => error,
-        })
+        self.policy
+            .into_writer()
+            .finish()
+            .map_err(|error| match rejected(error) {
+                Rejected::Layer(why) | Rejected::Cap(why) => UnpackError::Refused(why),
+                Rejected::Fatal(error) => error,
+            })
     }
 }

@@ -21,7 +21,10 @@ pub(super) struct Chunk {
 
 impl Chunk {
     pub(super) fn new(size: usize) -> Chunk {
-        Chunk { bytes: vec![0; size], filled: 0 }
+        Chunk {
+            bytes: vec![0; size],
+            filled: 0,
+        }
     }
 
     pub(super) fn data(&self) -> &[u8] {
@@ -64,9 +67,19 @@ pub(super) fn run<R: Read, N: Next>(
     limits: &Limits,
     next: &mut N,
 ) -> Ended {
-    let mut stage = Stage { blob, expected, limits, size: 0, plain_bytes: 0, refused: None };
+    let mut stage = Stage {
+        blob,
+        expected,
+        limits,
+        size: 0,
+        plain_bytes: 0,
+        refused: None,
+    };
     match stage.run(next) {
-        Ok(()) => Ended::Complete { size: stage.size, refused: stage.refused },
+        Ok(()) => Ended::Complete {
+            size: stage.size,
+            refused: stage.refused,
+        },
         Err(Stop::Failed(error)) => Ended::Failed(error),
         Err(Stop::Gone) => Ended::Gone,
     }
@@ -187,9 +200,15 @@ impl<R: Read> Stage<'_, R> {
     fn check_caps(&self) -> Result<(), Stop> {
         let bytes = self.plain_bytes;
         let why = if bytes > self.limits.layer_bytes {
-            format!("more than {} bytes (limits.layerBytes)", self.limits.layer_bytes)
+            format!(
+                "more than {} bytes (limits.layerBytes)",
+                self.limits.layer_bytes
+            )
         } else if bytes > RATIO_FLOOR && bytes / self.limits.ratio.max(1) > self.expected.size {
-            format!("more than {} times its size (limits.ratio)", self.limits.ratio)
+            format!(
+                "more than {} times its size (limits.ratio)",
+                self.limits.ratio
+            )
         } else {
             return Ok(());
         };

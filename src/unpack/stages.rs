@@ -93,7 +93,11 @@ pub(super) fn one_thread<R: Read, W: Write>(
     limits: &Limits,
     sink: &mut Sink<'_, W>,
 ) -> Result<Outcome, UnpackError> {
-    let mut next = Inline { hashes: Hashes::new(expected), sink, failed: None };
+    let mut next = Inline {
+        hashes: Hashes::new(expected),
+        sink,
+        failed: None,
+    };
     let ended = run(blob, expected, limits, &mut next);
     match next.failed {
         Some(error) => Err(error),
@@ -123,7 +127,9 @@ impl Next for Queues<'_> {
         if self.abandoned.load(Ordering::Relaxed) {
             return Err(Gone);
         }
-        self.hash.send(ToHash::Compressed(chunk)).map_err(|_| Gone)?;
+        self.hash
+            .send(ToHash::Compressed(chunk))
+            .map_err(|_| Gone)?;
         self.compressed_back.recv().map_err(|_| Gone)
     }
 
@@ -132,7 +138,9 @@ impl Next for Queues<'_> {
             return Err(Gone);
         }
         let chunk = Arc::new(chunk);
-        self.hash.send(ToHash::Plain(Arc::clone(&chunk))).map_err(|_| Gone)?;
+        self.hash
+            .send(ToHash::Plain(Arc::clone(&chunk)))
+            .map_err(|_| Gone)?;
         self.sink.send(chunk).map_err(|_| Gone)?;
         let mut chunk = self.plain_back.recv().map_err(|_| Gone)?;
         chunk.filled = 0;
@@ -210,8 +218,12 @@ pub(super) fn three_threads<R: Read + Send, W: Write>(
             }
             give_back(chunk, &sink_plain_back);
         }
-        let ended = source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let hashes = hasher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let ended = source
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let hashes = hasher
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match failed {
             Some(error) => Err(error),
             None => Ok(hashes.outcome(ended)),

@@ -84,8 +84,16 @@ pub(super) struct Parser {
 /// Text for a message: short, printable.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let short: String = text.chars().take(200).flat_map(char::escape_debug).collect();
-    if text.chars().nth(200).is_some() { short + "…" } else { short }
+    let short: String = text
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(200).is_some() {
+        short + "…"
+    } else {
+        short
+    }
 }
 
 fn padding(size: u64) -> u64 {
@@ -129,18 +137,30 @@ impl Parser {
                         to.content(&bytes[..n]).map_err(TarError::Receiver)?;
                         *left -= n as u64;
                     }
-                    let skip = if *left == 0 { (*padding).min((bytes.len() - n) as u64) } else { 0 };
+                    let skip = if *left == 0 {
+                        (*padding).min((bytes.len() - n) as u64)
+                    } else {
+                        0
+                    };
                     *padding -= skip;
                     bytes = &bytes[n + skip as usize..];
                     if *left == 0 && *padding == 0 {
                         self.state = State::Header;
                     }
                 }
-                State::Extension { kind, left, padding } => {
+                State::Extension {
+                    kind,
+                    left,
+                    padding,
+                } => {
                     let n = (*left).min(bytes.len());
                     self.extension.extend_from_slice(&bytes[..n]);
                     *left -= n;
-                    let skip = if *left == 0 { (*padding).min((bytes.len() - n) as u64) } else { 0 };
+                    let skip = if *left == 0 {
+                        (*padding).min((bytes.len() - n) as u64)
+                    } else {
+                        0
+                    };
                     *padding -= skip;
                     bytes = &bytes[n + skip as usize..];
                     if *left == 0 && *padding == 0 {
@@ -181,7 +201,9 @@ impl Parser {
                 return Err("the archive ends within a member's padding".to_owned());
             }
             State::Content { left, .. } => {
-                return Err(format!("the archive ends {left} bytes before its last member does"));
+                return Err(format!(
+                    "the archive ends {left} bytes before its last member does"
+                ));
             }
             State::Extension { .. } => {
                 return Err("the archive ends within an extension header".to_owned());
@@ -207,16 +229,18 @@ impl Parser {
             return Ok(());
         }
         if self.zero_blocks != 0 {
-            return Err(TarError::Refused("a header follows a block of zeros".to_owned()));
+            return Err(TarError::Refused(
+                "a header follows a block of zeros".to_owned(),
+            ));
         }
         let block = self.block;
         let block = Block::parse(&block).map_err(TarError::Refused)?;
         match block.typeflag {
             b'x' | b'g' | b'L' | b'K' => {
                 let cap = self.header_cap;
-                self.header_bytes = self.header_bytes.saturating_add(
-                    usize::try_from(block.size).unwrap_or(usize::MAX),
-                );
+                self.header_bytes = self
+                    .header_bytes
+                    .saturating_add(usize::try_from(block.size).unwrap_or(usize::MAX));
                 if self.header_bytes > cap {
                     return Err(TarError::Cap(format!(
                         "extension headers of `{}` are longer than {cap} bytes (limits.headerBytes)",
@@ -225,8 +249,11 @@ impl Parser {
                 }
                 self.extension.clear();
                 let padding = padding(block.size);
-                self.state =
-                    State::Extension { kind: block.typeflag, left: block.size as usize, padding };
+                self.state = State::Extension {
+                    kind: block.typeflag,
+                    left: block.size as usize,
+                    padding,
+                };
                 if block.size == 0 {
                     self.state = State::Header;
                     self.extended(block.typeflag).map_err(TarError::Refused)?;
@@ -268,8 +295,13 @@ impl Parser {
         let own = block.name.full();
         let name = choose(&own, long_name.as_deref(), pax.path.as_deref(), "name")
             .map_err(TarError::Refused)?;
-        let link = choose(block.link, long_link.as_deref(), pax.link_path.as_deref(), "link")
-            .map_err(TarError::Refused)?;
+        let link = choose(
+            block.link,
+            long_link.as_deref(),
+            pax.link_path.as_deref(),
+            "link",
+        )
+        .map_err(TarError::Refused)?;
         let refuse = |why: String| TarError::Refused(format!("entry `{}`: {why}", shown(name)));
         let size = pax.size.unwrap_or(block.size);
         let slash = name.ends_with(b"/");
@@ -305,7 +337,10 @@ impl Parser {
         };
         to.member(&member).map_err(TarError::Receiver)?;
         if size > 0 {
-            self.state = State::Content { left: size, padding: padding(size) };
+            self.state = State::Content {
+                left: size,
+                padding: padding(size),
+            };
         }
         Ok(())
     }

@@ -6,8 +6,12 @@ use blobserve::unpack::Threads;
 use serde_json::Value;
 
 fn content<'a>(pack: &'a Pack, path: &str) -> Option<&'a [u8]> {
-    let entry = pack.resolve(path.as_bytes()).ok().filter(|e| e.kind == Kind::File)?;
-    pack.bytes().get(entry.offset as usize..(entry.offset + entry.length) as usize)
+    let entry = pack
+        .resolve(path.as_bytes())
+        .ok()
+        .filter(|e| e.kind == Kind::File)?;
+    pack.bytes()
+        .get(entry.offset as usize..(entry.offset + entry.length) as usize)
 }
 
 #[test]
@@ -30,10 +34,17 @@ fn single_layers_make_the_tree_that_containerd_makes() {
         let pack = result.unwrap_or_else(|error| panic!("{id}: {error}"));
         for (path, expected) in case["upstream"]["files"].as_object().unwrap() {
             let got = content(&pack, path);
-            assert_eq!(got, Some(expected.as_str().unwrap().as_bytes()), "{id}: {path}");
+            assert_eq!(
+                got,
+                Some(expected.as_str().unwrap().as_bytes()),
+                "{id}: {path}"
+            );
         }
         for path in case["upstream"]["absent"].as_array().unwrap() {
-            assert!(pack.lookup(path.as_str().unwrap().as_bytes()).is_none(), "{id}: {path}");
+            assert!(
+                pack.lookup(path.as_str().unwrap().as_bytes()).is_none(),
+                "{id}: {path}"
+            );
         }
     }
     assert!(seen >= 20, "only {seen} cases of one layer");

@@ -24,10 +24,13 @@ pub(super) fn unpack_layer(bytes: &[u8], threads: Threads) -> Result<Pack, Unpac
         header_bytes: 1 << 20,
         manifest_bytes: 4 << 20,
     };
-    let resources = Resources { threads, index_bytes: 64 << 20 };
-    let file = tempfile::tempfile().unwrap();
+    let resources = Resources {
+        threads,
+        index_bytes: 64 << 20,
+    };
+    let file = tempfile::tempfile().expect("a temporary file");
     let (file, _) = unpack(bytes, &expected, &limits, &resources, file)?;
-    Ok(Pack::open(file).unwrap())
+    Ok(Pack::open(file).expect("a pack just written opens"))
 }
 
 fn clean(name: &str) -> Vec<u8> {
@@ -112,7 +115,9 @@ fn archives_are_listed_as_readers_agree_or_refused() {
                         .collect();
                     let files = got.iter().filter(|(_, kind, _)| kind == "0");
                     case["go_ok"] == true
-                        && files.map(|(name, _, hash)| (name.clone(), hash.clone())).eq(expected)
+                        && files
+                            .map(|(name, _, hash)| (name.clone(), hash.clone()))
+                            .eq(expected)
                 }
                 _ => false,
             };
@@ -124,5 +129,9 @@ fn archives_are_listed_as_readers_agree_or_refused() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The ordinary ones are served, not refused.
     println!("{} of {} served", served.len(), table.len());
-    assert!(served.len() >= 70, "only {} archives are served", served.len());
+    assert!(
+        served.len() >= 70,
+        "only {} archives are served",
+        served.len()
+    );
 }

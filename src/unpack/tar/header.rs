@@ -40,7 +40,11 @@ impl<'a> Block<'a> {
         let sum = |bytes: &[u8]| bytes.iter().map(|b| u64::from(*b)).sum::<u64>();
         let unsigned = sum(block) - sum(&block[148..156]) + 8 * 32;
         if stated != unsigned {
-            let high = block[..148].iter().chain(&block[156..]).filter(|b| **b > 127).count();
+            let high = block[..148]
+                .iter()
+                .chain(&block[156..])
+                .filter(|b| **b > 127)
+                .count();
             if i64::try_from(stated) != Ok(unsigned as i64 - 256 * high as i64) {
                 return Err("a header's checksum does not match (no tar, or damaged)".to_owned());
             }
@@ -85,7 +89,9 @@ impl<'a> Block<'a> {
 /// Octal digits between spaces and NULs; empty is 0 (as in Go).
 fn octal(field: &[u8]) -> Option<u64> {
     let blank = |b: &u8| matches!(b, b' ' | b'\0');
-    let Some(start) = field.iter().position(|b| !blank(b)) else { return Some(0) };
+    let Some(start) = field.iter().position(|b| !blank(b)) else {
+        return Some(0);
+    };
     let end = field.iter().rposition(|b| !blank(b))? + 1;
     let digits = text(&field[start..end]);
     digits.iter().try_fold(0u64, |value, digit| match digit {
@@ -134,7 +140,12 @@ mod tests {
             (b"\xff\0\0\0\0\0\0\0\0\0\0\0", None),
         ];
         for (field, expected) in table {
-            assert_eq!(numeric(field), *expected, "{:?}", field.escape_ascii().to_string());
+            assert_eq!(
+                numeric(field),
+                *expected,
+                "{:?}",
+                field.escape_ascii().to_string()
+            );
         }
     }
 }

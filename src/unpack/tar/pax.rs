@@ -35,7 +35,11 @@ impl Pax {
                 if value.contains(&0) {
                     return Err(format!("PAX record {} holds a NUL", shown(key)));
                 }
-                let field = if key == b"path" { &mut self.path } else { &mut self.link_path };
+                let field = if key == b"path" {
+                    &mut self.path
+                } else {
+                    &mut self.link_path
+                };
                 *field = given.map(<[u8]>::to_vec);
             }
             b"size" => {
@@ -128,7 +132,17 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for records in ["9 a=b\n", "6 a=b ", "5 ab\n", "6 a=b", "x a=b\n", "0 a=b\n", " a=b\n", "5 =b\n", "06 a=b\nz"] {
+        for records in [
+            "9 a=b\n",
+            "6 a=b ",
+            "5 ab\n",
+            "6 a=b",
+            "x a=b\n",
+            "0 a=b\n",
+            " a=b\n",
+            "5 =b\n",
+            "06 a=b\nz",
+        ] {
             assert!(Pax::parse(records.as_bytes()).is_err(), "{records:?}");
         }
         for records in ["6 a=b\n", "5 a=\n", "12 path=abc\n", "8 path=\n"] {
