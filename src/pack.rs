@@ -17,6 +17,8 @@ mod tests;
 mod tree;
 mod writer;
 
+pub(crate) use tree::{clean_into, shown};
+
 use std::fs::File;
 use std::io::{self, Write};
 

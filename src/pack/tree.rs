@@ -44,7 +44,8 @@ pub(super) fn tree_path<'a>(record: &Record, strings: &'a [u8]) -> &'a [u8] {
     strings.get(from..from + len).unwrap_or_default()
 }
 
-fn shown(path: &[u8]) -> String {
+/// A path for a message: printable, at most 200 characters.
+pub(crate) fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
     let mut short: String = text
         .chars()
@@ -457,7 +458,7 @@ impl Tree {
 
 /// Appends the components of `path` to the clean path in `out`; `..` takes one away and
 /// stops at the root.
-pub(super) fn clean_into(out: &mut Vec<u8>, path: &[u8]) {
+pub(crate) fn clean_into(out: &mut Vec<u8>, path: &[u8]) {
     for part in path.split(|b| *b == b'/') {
         match part {
             b"" | b"." => {}

@@ -3,9 +3,9 @@
 //! lexically, and `..` stops at the root.
 
 use super::UnpackError;
-use super::tar::{Member, MemberKind, Receiver, shown};
+use super::tar::{Member, MemberKind, Receiver};
 use crate::config::Limits;
-use crate::pack::{EntryHeader, Kind, PackError, Writer};
+use crate::pack::{EntryHeader, Kind, PackError, Writer, clean_into, shown};
 use std::io::Write;
 
 /// Why an entry was not taken.
@@ -85,7 +85,7 @@ impl<W: Write> Receiver for Policy<'_, W> {
             )));
         }
         self.path.clear();
-        clean(&mut self.path, member.name);
+        clean_into(&mut self.path, member.name);
         let kind = match member.kind {
             MemberKind::File => Kind::File,
             MemberKind::Directory => Kind::Directory,
@@ -151,22 +151,6 @@ impl<W: Write> Receiver for Policy<'_, W> {
     }
 }
 
-/// Appends the components of `name`; `..` takes one away and stops at the root.
-fn clean(out: &mut Vec<u8>, name: &[u8]) {
-    for part in name.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => out.truncate(memchr::memrchr(b'/', out).unwrap_or(0)),
-            part => {
-                if !out.is_empty() {
-                    out.push(b'/');
-                }
-                out.extend_from_slice(part);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +169,7 @@ mod tests {
         ];
         for (name, expected) in table {
             let mut out = Vec::new();
-            clean(&mut out, name.as_bytes());
+            clean_into(&mut out, name.as_bytes());
             assert_eq!(out, expected.as_bytes(), "{name}");
         }
     }

@@ -6,6 +6,7 @@
 mod header;
 mod pax;
 
+use crate::pack::shown;
 use header::{BLOCK, Block};
 use pax::Pax;
 
@@ -79,21 +80,6 @@ pub(super) struct Parser {
     pax: Option<Pax>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
-}
-
-/// Text for a message: short, printable.
-pub(super) fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let short: String = text
-        .chars()
-        .take(200)
-        .flat_map(char::escape_debug)
-        .collect();
-    if text.chars().nth(200).is_some() {
-        short + "…"
-    } else {
-        short
-    }
 }
 
 fn padding(size: u64) -> u64 {

@@ -1,6 +1,7 @@
 //! The 512-byte header block.
 
-use super::{Checked, shown, text};
+use super::{Checked, text};
+use crate::pack::shown;
 use std::borrow::Cow;
 
 /// Bytes of a block.

@@ -1,7 +1,8 @@
 //! PAX extended headers: records `length key=value\n` (POSIX.1-2001 pax, "pax Extended
 //! Header"). An empty value leaves the header's own.
 
-use super::{Checked, shown};
+use super::Checked;
+use crate::pack::shown;
 
 /// The records that mean something to us.
 #[derive(Default)]
