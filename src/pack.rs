@@ -141,9 +141,9 @@ impl<W: Write> Writer<W> {
     pub fn index_bytes(&self) -> u64 {
         self.0.index_bytes()
     }
-    /// Writes index and footer.
-    pub fn finish(self) -> Result<(W, Summary), PackError> {
-        self.0.finish()
+    /// Writes index and footer. `origin` is kept as it is: whoever calls has verified it.
+    pub fn finish(self, origin: &Origin) -> Result<(W, Summary), PackError> {
+        self.0.finish(origin)
     }
 }
 
@@ -219,8 +219,10 @@ impl Pack {
     pub fn entries(&self) -> u64 {
         self.0.entry_count()
     }
-    /// What the pack was made from.
-    pub fn origin(&self) -> Origin { todo!() }
+    /// What the pack was made from; for a side pack, what its base was made from.
+    pub fn origin(&self) -> Origin {
+        self.0.origin
+    }
     /// The whole mapping. A page that cannot be read poisons the pack (see [`Pack::poisoned`]).
     pub fn bytes(&self) -> &[u8] {
         self.0.mapping.bytes()

@@ -1,25 +1,58 @@
 //! Image references: the distribution grammar, canonical names, and the
 //! reference at the head of a URL path.
 
-use crate::digest::Digest;
+pub mod grammar;
+mod target;
+
+use crate::digest::{Digest, clipped};
+use grammar::Parts;
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// A repository by its canonical name: `host[:port]/path`, lower-case,
 /// `docker.io/nginx` spelled `docker.io/library/nginx`. Equal names are equal repositories.
 /// Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Repository {
-    name: std::sync::Arc<str>,
+    name: Arc<str>,
     /// Length of the `host[:port]` part.
     host: usize,
 }
 
 impl Repository {
-    /// Parses a canonical name with a host (`registry.example.com/team/app`).
+    /// Parses a name with a host (`registry.example.com/team/app`), and makes it canonical.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Grammar`], for a name without a host too.
     pub fn parse(name: &str) -> Result<Repository, ReferenceError> {
-        let _ = name;
-        todo!()
+        match Parts::parse(name)? {
+            Parts {
+                domain: Some(domain),
+                path,
+                tag: None,
+                digest: None,
+            } => Repository::canonical(domain, path),
+            _ => None,
+        }
+        .ok_or_else(|| ReferenceError::Grammar(clipped(name)))
     }
+
+    /// None where `domain` names no host.
+    fn canonical(domain: &str, path: &str) -> Option<Repository> {
+        let host = canonical_host(domain)?;
+        let library = if *host == *DOCKER_HUB && !path.contains('/') {
+            "library/"
+        } else {
+            ""
+        };
+        let name = format!("{host}/{library}{path}");
+        Some(Repository {
+            name: name.into(),
+            host: host.len(),
+        })
+    }
+
     /// `host[:port]`, the key of `registries` in the configuration.
     pub fn host(&self) -> &str {
         &self.name[..self.host]
@@ -44,12 +77,37 @@ impl fmt::Debug for Repository {
     }
 }
 
+/// Docker Hub's host in a canonical name.
+const DOCKER_HUB: &str = "docker.io";
+
+/// Returns the canonical spelling of a host by Docker's rule: it has a `.`, a port or
+/// brackets, or is `localhost`, or has capitals. Lower-case, since DNS knows no case; a host
+/// that only its capitals tell from a user name on Docker Hub has them as its one spelling.
+/// A port stays as it is, a default one too. None: not a host.
+pub fn canonical_host(text: &str) -> Option<Cow<'_, str>> {
+    let capitals = text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let by_form = text.contains(['.', ':', '[']) || text.eq_ignore_ascii_case("localhost");
+    if !grammar::is_domain(text) || !(by_form || capitals) {
+        return None;
+    }
+    let host = match (by_form, capitals) {
+        (true, false) => Cow::Borrowed(text),
+        (true, true) => Cow::Owned(text.to_ascii_lowercase()),
+        (false, _) => Cow::Owned(text.to_ascii_uppercase()),
+    };
+    Some(if *host == *"index.docker.io" {
+        Cow::Borrowed(DOCKER_HUB)
+    } else {
+        host
+    })
+}
+
 /// What names one image within a repository. Where a reference has tag and
 /// digest, the digest decides and the tag is dropped.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Version {
     /// A tag, `[\w][\w.-]{0,127}`: may come to mean another image.
-    Tag(std::sync::Arc<str>),
+    Tag(Arc<str>),
     /// A digest of the manifest or index: means one image for ever.
     Digest(Digest),
 }
@@ -65,8 +123,10 @@ pub struct Reference {
 }
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let _ = f;
-        todo!()
+        match &self.version {
+            Version::Tag(tag) => write!(f, "{}:{tag}", self.repository),
+            Version::Digest(digest) => write!(f, "{}@{digest}", self.repository),
+        }
     }
 }
 impl fmt::Debug for Reference {
@@ -95,9 +155,27 @@ pub enum ReferenceError {
 
 impl Reference {
     /// Parses `host[:port]/path[:tag][@digest]`.
+    ///
+    /// # Errors
+    /// As [`ReferenceError`] tells them apart; never [`ReferenceError::Escapes`].
     pub fn parse(text: &str) -> Result<Reference, ReferenceError> {
-        let _ = text;
-        todo!()
+        let Parts {
+            domain,
+            path,
+            tag,
+            digest,
+        } = Parts::parse(text)?;
+        let repository = domain.and_then(|domain| Repository::canonical(domain, path));
+        let repository = repository.ok_or_else(|| ReferenceError::Grammar(clipped(text)))?;
+        let version = match (digest, tag) {
+            (Some(digest), _) => Version::Digest(digest),
+            (None, Some(tag)) => Version::Tag(tag.into()),
+            (None, None) => return Err(ReferenceError::VersionMissing(clipped(text))),
+        };
+        Ok(Reference {
+            repository,
+            version,
+        })
     }
 }
 
@@ -115,7 +193,13 @@ pub struct Target<'a> {
 /// Cuts the reference off a raw request path (`/host/repo:tag/file%20name`), longest
 /// prefix first: `%3A` and `%40` in the reference are decoded, `%2F` is never a separator.
 /// Dot segments are not touched here; see `http::path`.
+///
+/// # Errors
+/// [`ReferenceError::VersionMissing`] where no segment says which image of a repository is
+/// meant; otherwise what is wrong with the one that does.
 pub fn split_target(raw_path: &str) -> Result<Target<'_>, ReferenceError> {
-    let _ = raw_path;
-    todo!()
+    target::split(raw_path)
 }
+
+#[cfg(test)]
+mod tests;

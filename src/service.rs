@@ -60,14 +60,14 @@ impl Service {
         if let Some(wanted) = config.readiness_probe_addr {
             let (listener, address) = bind(&[wanted], "readinessProbeAddr").await?;
             let probes = admin::probes(lifecycle.clone(), &config, registries.clone());
-            background.push(tokio::spawn(admin::serve(listener, probes, lifecycle.clone())));
+            background.push(tokio::spawn(admin::serve(listener, probes)));
             probe_address = Some(address);
         }
         let mut metrics_address = None;
         if let Some(wanted) = config.prometheus_addr {
             let (listener, address) = bind(&[wanted], "prometheusAddr").await?;
             let exposition = admin::metrics(metrics.clone());
-            background.push(tokio::spawn(admin::serve(listener, exposition, lifecycle.clone())));
+            background.push(tokio::spawn(admin::serve(listener, exposition)));
             metrics_address = Some(address);
         }
 

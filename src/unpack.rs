@@ -20,7 +20,7 @@ mod tests;
 
 use crate::config::Limits;
 use crate::digest::Digest;
-use crate::pack::Summary;
+use crate::pack::{Origin, Summary};
 use source::Ended;
 use std::io::{self, Read, Write};
 
@@ -120,12 +120,16 @@ pub fn unpack<R: Read + Send, W: Write + Send>(
             expected.digest, expected.media_type
         )));
     }
-    if outcome.diff_id != expected.diff_id {
-        let found = outcome.diff_id.map(|id| id.to_string()).unwrap_or_default();
+    let found = outcome.diff_id;
+    if expected.diff_id.is_some_and(|diff_id| diff_id != found) {
         return Err(UnpackError::Refused(format!(
             "layer {} holds a tar with digest {found}, not with the diff ID of the image's configuration",
             expected.digest
         )));
     }
-    sink.finish()
+    sink.finish(&Origin {
+        digest: outcome.digest,
+        size: expected.size,
+        diff_id: found,
+    })
 }

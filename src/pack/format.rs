@@ -8,11 +8,13 @@
 //! table      4 each   open addressing, power of two slots: record number of a live node
 //! children   4 each   record numbers of live nodes; a directory's are contiguous and sorted
 //! strings             raw path, tree path (where it differs), link target of each record
-//! footer   128 bytes  where the sections are, counts, checksums
+//! footer   272 bytes  where the sections are, counts, what it was made from, checksums
 //! ```
 
+use super::Origin;
+use crate::digest::{Algorithm, Digest};
 use zerocopy::little_endian::{I64, U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// First bytes of the header.
 pub(super) const MAGIC: [u8; 8] = *b"blobpack";
@@ -87,8 +89,59 @@ pub(super) struct Footer {
     /// XXH3-64 of everything from `records` to the footer.
     pub(super) index_checksum: U64,
     pub(super) zero: [U64; 2],
+    pub(super) origin: OriginRecord,
     /// XXH3-64 of the footer's bytes before this field.
     pub(super) footer_checksum: U64,
+}
+
+/// [`Origin`] on disk.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct OriginRecord {
+    pub(super) size: U64,
+    /// 1: SHA-256, 2: SHA-512; of `digest`, then of `diff_id`.
+    pub(super) algorithms: [u8; 2],
+    pub(super) zero: [u8; 6],
+    pub(super) digest: [u8; 64],
+    pub(super) diff_id: [u8; 64],
+}
+
+impl OriginRecord {
+    pub(super) fn new(origin: &Origin) -> OriginRecord {
+        let mut record = OriginRecord::new_zeroed();
+        record.size = origin.size.into();
+        for (index, (digest, bytes)) in [
+            (&origin.digest, &mut record.digest),
+            (&origin.diff_id, &mut record.diff_id),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            record.algorithms[index] = match digest.algorithm() {
+                Algorithm::Sha256 => 1,
+                Algorithm::Sha512 => 2,
+            };
+            bytes[..digest.bytes().len()].copy_from_slice(digest.bytes());
+        }
+        record
+    }
+
+    /// None: not an origin that this version writes.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        let digest = |algorithm, bytes: &[u8; 64]| {
+            let algorithm = match algorithm {
+                1 => Algorithm::Sha256,
+                2 => Algorithm::Sha512,
+                _ => return None,
+            };
+            Digest::from_bytes(algorithm, &bytes[..algorithm.length()])
+        };
+        Some(Origin {
+            digest: digest(self.algorithms[0], &self.digest)?,
+            size: self.size.get(),
+            diff_id: digest(self.algorithms[1], &self.diff_id)?,
+        })
+    }
 }
 
 /// The header of every pack of this version.
@@ -117,6 +170,6 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_format() {
-        assert_eq!((HEADER_LEN, RECORD_LEN, FOOTER_LEN), (16, 64, 128));
+        assert_eq!((HEADER_LEN, RECORD_LEN, FOOTER_LEN), (16, 64, 272));
     }
 }

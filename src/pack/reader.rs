@@ -7,7 +7,7 @@ use super::format::{
 };
 use super::mapping::Mapping;
 use super::tree::{MAX_LINKS, MAX_PATH};
-use super::{Entry, FORMAT_VERSION, Kind, PackError, ResolveError};
+use super::{Entry, FORMAT_VERSION, Kind, Origin, PackError, ResolveError};
 use std::fs::File;
 use std::ops::Range;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -24,6 +24,7 @@ pub(super) struct Reader {
     content_end: u64,
     seed: u64,
     entries: u64,
+    pub(super) origin: Origin,
 }
 
 fn corrupt(why: &str) -> PackError {
@@ -74,6 +75,7 @@ impl Reader {
             content_end: footer.content_end.get(),
             seed: footer.seed.get(),
             entries: footer.entries.get(),
+            origin: footer.origin.origin().ok_or_else(|| corrupt("says no origin"))?,
             records,
             mapping,
         };

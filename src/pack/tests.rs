@@ -23,6 +23,15 @@ fn header<'a>(kind: Kind, path: &'a str, link: &'a str) -> EntryHeader<'a> {
     }
 }
 
+fn origin() -> Origin {
+    let digest = |text: &[u8]| crate::digest::Digest::sha256(text);
+    Origin {
+        digest: digest(b"layer"),
+        size: 5,
+        diff_id: digest(b"tar"),
+    }
+}
+
 /// Writes entries; for files the third part is the content.
 fn write(entries: &[Spec<'_>]) -> Result<Vec<u8>, PackError> {
     let mut writer = Writer::new(Vec::new());
@@ -38,7 +47,7 @@ fn write(entries: &[Spec<'_>]) -> Result<Vec<u8>, PackError> {
         writer.content(a)?;
         writer.content(b)?;
     }
-    Ok(writer.finish()?.0)
+    Ok(writer.finish(&origin())?.0)
 }
 
 fn open(bytes: &[u8]) -> Result<Pack, PackError> {
@@ -296,6 +305,7 @@ fn the_bytes_on_disk_are_frozen() {
 #[test]
 fn hashes_are_those_of_the_content_whatever_the_pieces() {
     let pack = open(&golden()).unwrap();
+    assert_eq!(pack.origin(), origin());
     let entry = pack.lookup(b"hard").unwrap();
     assert_eq!((entry.kind, entry.hash), (F, xxh3_128(b"moved")));
     assert_eq!(pack.lookup(b"a/b/c").unwrap().hash, xxh3_128(b""));
@@ -430,6 +440,6 @@ fn deep_directories_and_large_removals_are_not_quadratic() {
             .entry(&header(F, &format!("{deep}/y"), ""), 0)
             .unwrap();
     }
-    writer.finish().unwrap();
+    writer.finish(&origin()).unwrap();
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }

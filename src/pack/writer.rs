@@ -1,8 +1,8 @@
 //! Writes a pack front to back: contents as they come, the index at the end.
 
-use super::format::{FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, NONE, path_hash, slots_for};
+use super::format::{FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, NONE, OriginRecord, path_hash, slots_for};
 use super::tree::{Tree, tree_path};
-use super::{EntryHeader, FORMAT_VERSION, Kind, PackError, Summary};
+use super::{EntryHeader, FORMAT_VERSION, Kind, Origin, PackError, Summary};
 use std::io::{self, Write};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 use zerocopy::little_endian::{U32, U64};
@@ -138,7 +138,7 @@ impl<W: Write> State<W> {
         self.tree.bytes()
     }
 
-    pub(super) fn finish(mut self) -> Result<(W, Summary), PackError> {
+    pub(super) fn finish(mut self, origin: &Origin) -> Result<(W, Summary), PackError> {
         self.close_file()?;
         let content_end = self.position;
         let children = self.tree.sorted_children();
@@ -181,6 +181,7 @@ impl<W: Write> State<W> {
         footer.content_end = content_end.into();
         footer.pack_bytes = (self.position + size_of::<Footer>() as u64).into();
         footer.seed = seed.into();
+        footer.origin = OriginRecord::new(origin);
         footer.index_checksum = checksum.digest().into();
         let checked = size_of::<Footer>() - 8;
         footer.footer_checksum = xxh3_64(&footer.as_bytes()[..checked]).into();

@@ -4,7 +4,7 @@ use super::UnpackError;
 use super::policy::{Policy, Rejected, rejected};
 use super::tar::{Parser, TarError};
 use crate::config::Limits;
-use crate::pack::Summary;
+use crate::pack::{Origin, Summary};
 use std::io::Write;
 
 /// Parser and pack of one layer.
@@ -57,10 +57,10 @@ impl<'a, W: Write> Sink<'a, W> {
     }
 
     /// Writes the pack's index.
-    pub(super) fn finish(self) -> Result<(W, Summary), UnpackError> {
+    pub(super) fn finish(self, origin: &Origin) -> Result<(W, Summary), UnpackError> {
         self.policy
             .into_writer()
-            .finish()
+            .finish(origin)
             .map_err(|error| match rejected(error) {
                 Rejected::Layer(why) | Rejected::Cap(why) => UnpackError::Refused(why),
                 Rejected::Fatal(error) => error,

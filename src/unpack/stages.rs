@@ -11,7 +11,7 @@ use super::sink::Sink;
 use super::source::{COMPRESSED, Chunk, Ended, Gone, Next, PLAIN, run};
 use super::{Expected, UnpackError};
 use crate::config::Limits;
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,35 +24,36 @@ const COMPRESSED_CHUNKS: usize = 8;
 pub(super) struct Outcome {
     pub(super) ended: Ended,
     pub(super) digest: Digest,
-    /// None when the image says no diff ID.
-    pub(super) diff_id: Option<Digest>,
+    /// SHA-256 when the image says no diff ID.
+    pub(super) diff_id: Digest,
 }
 
 /// The digests being computed.
 struct Hashes {
     layer: Hasher,
-    diff: Option<Hasher>,
+    diff: Hasher,
 }
 
 impl Hashes {
     fn new(expected: &Expected) -> Hashes {
         Hashes {
             layer: expected.digest.hasher(),
-            diff: expected.diff_id.as_ref().map(Digest::hasher),
+            diff: match &expected.diff_id {
+                Some(diff_id) => diff_id.hasher(),
+                None => Hasher::new(Algorithm::Sha256),
+            },
         }
     }
 
     fn plain(&mut self, bytes: &[u8]) {
-        if let Some(diff) = &mut self.diff {
-            diff.update(bytes);
-        }
+        self.diff.update(bytes);
     }
 
     fn outcome(self, ended: Ended) -> Outcome {
         Outcome {
             ended,
             digest: self.layer.finish(),
-            diff_id: self.diff.map(Hasher::finish),
+            diff_id: self.diff.finish(),
         }
     }
 }
