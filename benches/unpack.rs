@@ -21,14 +21,12 @@ fn main() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let layer = dir.path().join("layer.tar.gz");
     let diff_id = make_layer(&layer, files, bytes);
-    let compressed = std::fs::read(&layer).expect("the layer");
     let expected = Expected {
-        digest: Digest::sha256(&compressed),
-        size: compressed.len() as u64,
+        digest: digest_of(&layer),
+        size: std::fs::metadata(&layer).expect("the layer").len(),
         media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
         diff_id: Some(diff_id),
     };
-    drop(compressed);
     println!(
         "layer: {files} files of {bytes} bytes, {} bytes gzip",
         expected.size
@@ -107,8 +105,8 @@ fn unpack_once(
 fn make_layer(path: &Path, files: u64, bytes: u64) -> Digest {
     let tar = path.with_extension("");
     let mut builder = tar::Builder::new(std::io::BufWriter::new(File::create(&tar).expect("tar")));
-    let words: Vec<String> = (0..4096)
-        .map(|i| format!("{:x} ", i * 2_654_435_761u64))
+    let words: Vec<String> = (0..512u64)
+        .map(|i| format!("export function name{:x}() {{ ", i * 2_654_435_761))
         .collect();
     let mut random = fastrand::Rng::with_seed(1);
     let mut content = Vec::new();
@@ -130,21 +128,27 @@ fn make_layer(path: &Path, files: u64, bytes: u64) -> Digest {
         .into_inner()
         .and_then(|mut out| out.flush())
         .expect("tar");
-    let mut hasher = blobserve::digest::Hasher::new(blobserve::digest::Algorithm::Sha256);
-    let mut reader = BufReader::new(File::open(&tar).expect("tar"));
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match reader.read(&mut buffer).expect("tar") {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
+    let diff_id = digest_of(&tar);
     let status = Command::new("gzip")
         .arg("-6")
         .arg(&tar)
         .status()
         .expect("gzip");
     assert!(status.success());
+    diff_id
+}
+
+/// SHA-256 of a file, read in pieces.
+fn digest_of(path: &Path) -> Digest {
+    let mut hasher = blobserve::digest::Hasher::new(blobserve::digest::Algorithm::Sha256);
+    let mut reader = BufReader::new(File::open(path).expect("a file"));
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer).expect("a file") {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
     hasher.finish()
 }
 
