@@ -1,0 +1,18 @@
+//! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `promtool`, and OpenSSL
+//! for a token service's signatures. `install.sh` fetches what is missing. Everything listens on
+//! loopback; nothing but the installation leaves the machine.
+//!
+//! ```text
+//! cargo test --features real --test real
+//! ```
+
+mod binary;
+mod layouts;
+mod metrics;
+mod parts;
+mod registries;
+mod sources;
+#[path = "../support/mod.rs"]
+mod support;
+mod tokens;
+mod trees;
