@@ -29,7 +29,10 @@ pub struct Blobserve {
 impl Home {
     /// A new one, empty.
     pub fn new() -> Home {
-        Home { directory: tempfile::tempdir().expect("a temporary directory"), environment: Vec::new() }
+        Home {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            environment: Vec::new(),
+        }
     }
 
     /// A file or directory in it.
@@ -88,12 +91,19 @@ impl Home {
         let began = Instant::now();
         while let Ok(line) = lines.recv_timeout(PATIENCE.saturating_sub(began.elapsed())) {
             if let Some(address) = address(&line) {
-                return Blobserve { child, client: Client(address), log };
+                return Blobserve {
+                    child,
+                    client: Client(address),
+                    log,
+                };
             }
         }
         let _ = child.kill();
         let status = child.wait();
-        panic!("blobserve {arguments:?} names no address ({status:?}):\n{}", log.lock().expect("a log"));
+        panic!(
+            "blobserve {arguments:?} names no address ({status:?}):\n{}",
+            log.lock().expect("a log")
+        );
     }
 }
 
@@ -106,7 +116,13 @@ impl Blobserve {
     /// GET, and fails the test with the process's log unless the status is `status`.
     pub async fn get_expecting(&self, status: u16, path: &str) -> Response {
         let response = self.get(path).await;
-        assert_eq!(response.status, status, "GET {path}: {}\nlog:\n{}", response.text(), self.log());
+        assert_eq!(
+            response.status,
+            status,
+            "GET {path}: {}\nlog:\n{}",
+            response.text(),
+            self.log()
+        );
         response
     }
 
@@ -142,6 +158,8 @@ fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
 /// The first `http://host:port` of a line.
 fn address(line: &str) -> Option<SocketAddr> {
     let rest = &line[line.find("http://")? + "http://".len()..];
-    let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:[]".contains(c))).unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !(c.is_ascii_digit() || ".:[]".contains(c)))
+        .unwrap_or(rest.len());
     rest[..end].parse().ok()
 }

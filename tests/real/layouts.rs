@@ -18,7 +18,9 @@ impl Layout {
     /// One image `v1` whose `index.html` says `words`, with files of every kind beside it.
     pub fn of_a_site(words: &str) -> Layout {
         installed();
-        let layout = Layout { directory: tempfile::tempdir().expect("a temporary directory") };
+        let layout = Layout {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        };
         let site = layout.path("root").join(WORKDIR.trim_start_matches('/'));
         site_in(&site, words);
         let (image, root) = (layout.image(), layout.path("root"));
@@ -78,13 +80,19 @@ fn site_in(site: &Path, words: &str) {
     file("docs/index.html", page("docs").as_bytes());
     file("docs/a/b/c/d/e/f/deep.txt", b"deep\n");
     file("empty", b"");
-    file("assets/app.js", "console.log(1);\n".repeat(10_000).as_bytes());
+    file(
+        "assets/app.js",
+        "console.log(1);\n".repeat(10_000).as_bytes(),
+    );
     file("assets/large.bin", &noise(7, 5 << 20));
     file("names/with space & ? # %41 +.txt", b"odd\n");
     file("names/größe-日本.txt", "日本\n".as_bytes());
     file(&format!("names/{}.txt", "n".repeat(200)), b"long\n");
     for number in 0..500 {
-        file(&format!("many/{number}.txt"), &noise(number, 100 + number as usize));
+        file(
+            &format!("many/{number}.txt"),
+            &noise(number, 100 + number as usize),
+        );
     }
     let link = |target: &str, name: &str| symlink(target, site.join(name)).expect("a link");
     link("style.css", "relative.css");

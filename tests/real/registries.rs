@@ -63,7 +63,8 @@ impl Registry {
             }
             Access::Tls => {
                 certificates(directory.path());
-                config["http"]["tls"] = json!({"certificate": path("leaf.pem"), "key": path("leaf.key")});
+                config["http"]["tls"] =
+                    json!({"certificate": path("leaf.pem"), "key": path("leaf.key")});
                 push = vec![format!("--dest-cert-dir={}", path("trusted").display())];
             }
         }
@@ -71,7 +72,12 @@ impl Registry {
         std::fs::write(&file, config.to_string()).expect("written");
         let arguments: [&OsStr; 2] = [OsStr::new("serve"), file.as_os_str()];
         let server = Server::start("docker-registry", &arguments, address, &path("log"));
-        Registry { server: Some(server), address, directory, push }
+        Registry {
+            server: Some(server),
+            address,
+            directory,
+            push,
+        }
     }
 
     /// `host:port`, as in references.
@@ -86,7 +92,10 @@ impl Registry {
 
     /// Pushes the layout's image as `name` (`team/app:v1`), converted to `format` (`oci`, `v2s2`).
     pub fn push(&self, layout: &Layout, name: &str, format: &str) {
-        let (source, target) = (format!("oci:{}", layout.image()), format!("docker://{}/{name}", self.address));
+        let (source, target) = (
+            format!("oci:{}", layout.image()),
+            format!("docker://{}/{name}", self.address),
+        );
         let mut arguments = vec!["--insecure-policy", "copy", "--quiet", "--format", format];
         arguments.extend(self.push.iter().map(String::as_str));
         arguments.extend([source.as_str(), target.as_str()]);
@@ -105,12 +114,15 @@ fn certificates(directory: &Path) {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::<String>::new()).expect("no names");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "CA of the tests");
+    ca.distinguished_name
+        .push(DnType::CommonName, "CA of the tests");
     let root = ca.self_signed(&ca_key).expect("self-signed").pem();
     let leaf_key = KeyPair::generate().expect("a key");
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let leaf = CertificateParams::new(names).expect("names");
-    let leaf = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key)).expect("signed");
+    let leaf = leaf
+        .signed_by(&leaf_key, &Issuer::new(ca, ca_key))
+        .expect("signed");
     let trusted = directory.join("trusted");
     std::fs::create_dir(&trusted).expect("a directory");
     for (path, content) in [

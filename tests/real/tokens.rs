@@ -46,8 +46,14 @@ impl Tokens {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("an RSA key");
         let parameters = rcgen::CertificateParams::new(vec!["tokens.test".to_owned()]);
-        let certificate = parameters.expect("a name").self_signed(&pair).expect("a certificate");
-        let (key, pem) = (directory.path().join("key.pem"), directory.path().join("certificate.pem"));
+        let certificate = parameters
+            .expect("a name")
+            .self_signed(&pair)
+            .expect("a certificate");
+        let (key, pem) = (
+            directory.path().join("key.pem"),
+            directory.path().join("certificate.pem"),
+        );
         std::fs::write(&key, pair.serialize_pem()).expect("written");
         std::fs::write(&pem, certificate.pem()).expect("written");
         let shared = Arc::new(Shared {
@@ -56,10 +62,17 @@ impl Tokens {
             issued: Mutex::new(Vec::new()),
         });
         let router = Router::new().fallback(answer).with_state(shared.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Tokens { address, certificate: pem, shared, _directory: directory }
+        Tokens {
+            address,
+            certificate: pem,
+            shared,
+            _directory: directory,
+        }
     }
 
     /// Its URL, for the registry's `realm`.
@@ -74,13 +87,25 @@ impl Tokens {
 }
 
 /// `GET /token?service=…&scope=…`, as the password's owner.
-async fn answer(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    let expected = format!("Basic {}", STANDARD.encode(format!("{}:{}", USER.0, USER.1)));
-    if headers.get(header::AUTHORIZATION).is_none_or(|value| value.as_bytes() != expected.as_bytes()) {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let expected = format!(
+        "Basic {}",
+        STANDARD.encode(format!("{}:{}", USER.0, USER.1))
+    );
+    if headers
+        .get(header::AUTHORIZATION)
+        .is_none_or(|value| value.as_bytes() != expected.as_bytes())
+    {
         return (StatusCode::UNAUTHORIZED, "who is it?").into_response();
     }
     let query = query.unwrap_or_default();
-    let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect();
     if !pairs.contains(&("service".to_owned(), SERVICE.to_owned())) {
         return (StatusCode::BAD_REQUEST, "another service").into_response();
     }
@@ -106,14 +131,25 @@ fn access(scope: &str) -> Option<Value> {
 }
 
 fn sign(shared: &Shared, access: &[Value]) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
     let header = json!({"typ": "JWT", "alg": "RS256", "x5c": [shared.certificate]});
     let claims = json!({
         "iss": ISSUER, "aud": SERVICE, "sub": USER.0, "jti": format!("{now}"),
         "iat": now, "nbf": now - 10, "exp": now + 300, "access": access,
     });
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
-    let signature = run("openssl", &["dgst", "-sha256", "-sign", text(&shared.key)], signed.as_bytes());
+    let signed = format!(
+        "{}.{}",
+        encode(header.to_string().as_bytes()),
+        encode(claims.to_string().as_bytes())
+    );
+    let signature = run(
+        "openssl",
+        &["dgst", "-sha256", "-sign", text(&shared.key)],
+        signed.as_bytes(),
+    );
     format!("{signed}.{}", encode(&signature))
 }
