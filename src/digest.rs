@@ -23,7 +23,7 @@ impl Algorithm {
         }
     }
     /// Length of its digests in bytes.
-    fn len(self) -> usize {
+    pub fn length(self) -> usize {
         match self {
             Algorithm::Sha256 => 32,
             Algorithm::Sha512 => 64,
@@ -100,7 +100,7 @@ impl Digest {
 
     fn write_hex(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let bytes = &self.bytes[..self.algorithm.len()];
+        let bytes = &self.bytes[..self.algorithm.length()];
         bytes.iter().try_for_each(|byte| {
             out.write_char(DIGITS[usize::from(byte >> 4)].into())?;
             out.write_char(DIGITS[usize::from(byte & 15)].into())
@@ -145,7 +145,7 @@ impl FromStr for Digest {
             }
             _ => return Err(grammar()),
         };
-        if hex.len() != 2 * algorithm.len() {
+        if hex.len() != 2 * algorithm.length() {
             return Err(grammar());
         }
         let mut bytes = [0; 64];

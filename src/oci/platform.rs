@@ -28,7 +28,7 @@ pub fn choose<'a>(
     }
     let mut names: Vec<String> = images()
         .map(|entry| match &entry.platform {
-            Some(platform) => name(platform),
+            Some(platform) => platform.to_string(),
             None => "(no platform)".to_owned(),
         })
         .collect();
@@ -76,13 +76,4 @@ fn normal(platform: &Platform) -> (String, String) {
         other => other.to_ascii_lowercase(),
     };
     (architecture.to_owned(), variant)
-}
-
-fn name(platform: &Platform) -> String {
-    let mut name = format!("{}/{}", platform.os, platform.architecture);
-    if let Some(variant) = &platform.variant {
-        name.push('/');
-        name.push_str(variant);
-    }
-    name
 }
