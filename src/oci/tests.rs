@@ -117,7 +117,7 @@ fn hostile_documents_are_refused_with_member_and_value() {
         (&layer(r#""size":1,"digest":5"#), "layers[0].digest is 5"),
         (
             &layer(r#""size":1,"digest":"sha256:../../etc""#),
-            "layers[0].digest: `sha256:../../etc`",
+            "layers[0].digest: \"sha256:../../etc\"",
         ),
         (
             &layer(r#""size":1,"digest":"md5:d41d8cd98f00b204e9800998ecf8427e""#),
@@ -167,7 +167,7 @@ fn configurations_are_read_and_refused() {
     for (text, expected) in [
         (
             r#"{"rootfs":{"diff_ids":["sha256:0"]}}"#,
-            "rootfs.diff_ids[0]: `sha256:0`",
+            "rootfs.diff_ids[0]: \"sha256:0\"",
         ),
         (r#"{"rootfs":{"diff_ids":[7]}}"#, "rootfs.diff_ids[0] is 7"),
         (r#"{"config":{"Labels":{"a":7}}}"#, "config.Labels.a is 7"),
