@@ -6,6 +6,9 @@
 //! cargo test --features real --test real
 //! ```
 
+// A test binary exports nothing; `pub` says what a file offers to the others.
+#![allow(unreachable_pub)]
+
 mod binary;
 mod layouts;
 mod metrics;
