@@ -15,8 +15,6 @@ import kubernetes_validate
 import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
-# What requests in flight may take after drainDelay (src/service.rs).
-IN_FLIGHT_SECONDS = 30
 UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -47,6 +45,12 @@ def duration(text):
 
 def port(address):
     return int(address.rpartition(":")[2])
+
+
+def in_flight():
+    """Seconds that requests in flight may take once accepting has ended."""
+    source = (HERE.parent / "src/service.rs").read_text()
+    return int(re.search(r"const LAST_REQUESTS: Duration = Duration::from_secs\((\d+)\);", source)[1])
 
 
 def check(binary):
@@ -83,12 +87,13 @@ def check(binary):
 
     assert ports["http"] == settings["port"], ports
     assert ports["probes"] == port(config["readinessProbeAddr"]), ports
+    assert ports["metrics"] == port(config["prometheusAddr"]), ports
     target, = objects["Service"]["spec"]["ports"]
     assert (target["port"], target["targetPort"]) == (4000, "http"), target
     for name, path in (("readinessProbe", "/ready"), ("livenessProbe", "/live")):
         assert container[name]["httpGet"] == {"path": path, "port": "probes"}, container[name]
 
-    needed = duration(settings.get("drainDelay", "5s")) + IN_FLIGHT_SECONDS
+    needed = duration(settings.get("drainDelay", "5s")) + in_flight()
     grace = pod["terminationGracePeriodSeconds"]
     assert grace > needed, f"terminationGracePeriodSeconds {grace}, drainDelay and requests in flight take {needed}"
 

@@ -90,7 +90,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "blobspace",
-        may_name: &["digest", "metrics"],
+        may_name: &["digest"],
         must_not_name: PROTOCOL,
         because: "the blobspace does not know what a pack contains nor where it came from",
     },
@@ -126,7 +126,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "metrics",
-        may_name: &[],
+        may_name: &["blobspace"],
         must_not_name: &["tokio", "axum", "hyper", "reqwest"],
         because: "a counter is an atomic operation",
     },
