@@ -67,7 +67,13 @@ pub fn main() -> ExitCode {
             arguments.logging.start(Mode::Run);
             serve::serve(&config, Mode::Run, address.as_deref())
         }
-        Command::Check { config, mode: CheckMode::Serve } => check::check(&config, Mode::Serve),
-        Command::Check { config, mode: CheckMode::Run } => check::check(&config, Mode::Run),
+        Command::Check {
+            config,
+            mode: CheckMode::Serve,
+        } => check::check(&config, Mode::Serve),
+        Command::Check {
+            config,
+            mode: CheckMode::Run,
+        } => check::check(&config, Mode::Run),
     }
 }

@@ -1,10 +1,16 @@
 //! The configuration file: one schema, YAML or JSON, checked once at start.
 
+mod decode;
+mod named;
+mod schema;
+mod tree;
+mod units;
+
 use crate::oci::Platform;
 use crate::reference::Repository;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Who starts us: the two modes differ only in defaults and strictness.
@@ -17,7 +23,7 @@ pub enum Mode {
 }
 
 /// A checked configuration. Every field has its default filled in for the mode.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The mode it was read for.
     pub mode: Mode,
@@ -168,18 +174,84 @@ pub struct Loaded {
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
-/// Reads and checks the file at `path`.
-pub fn load(path: &std::path::Path, mode: Mode) -> Result<Loaded, ConfigError> {
-    let _ = (path, mode);
-    todo!()
+/// Largest file that is read, in bytes.
+const FILE_MAX: u64 = 4 << 20;
+
+/// Reads and checks the file at `path`. Relative paths in it are relative to its directory.
+///
+/// # Errors
+/// All that is wrong with it, or that it cannot be read.
+pub fn load(path: &Path, mode: Mode) -> Result<Loaded, ConfigError> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|why| ConfigError(vec![format!("{name}: {why}")]))?;
+    parse(&text, &name, mode)
 }
 
-/// Checks a configuration text; `name` stands for the file in messages.
+fn read(path: &Path) -> Result<String, String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(format!(
+            "is larger than {FILE_MAX} bytes, is it the configuration?"
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!("is not UTF-8 in line {line}, save it as UTF-8")
+    })
+}
+
+/// Checks a configuration text; `name` stands for the file in messages, and relative paths
+/// are relative to its directory. Opens no file and no socket, except for the cgroup's limit.
+///
+/// # Errors
+/// All that is wrong with it.
 pub fn parse(text: &str, name: &str, mode: Mode) -> Result<Loaded, ConfigError> {
-    let _ = (text, name, mode);
-    todo!()
+    let json = name.to_ascii_lowercase().ends_with(".json");
+    let root = tree::read(text, json)
+        .map_err(|(line, message)| ConfigError(vec![format!("{name}:{line}: {message}")]))?;
+    let base = Path::new(name).parent().unwrap_or(Path::new(""));
+    let mut reader = decode::Reader::new(name, mode);
+    let config = schema::decode(&mut reader, &root, base);
+    match reader.finish() {
+        (errors, warnings) if errors.is_empty() => Ok(Loaded { config, warnings }),
+        (errors, _) => Err(ConfigError(errors)),
+    }
 }
+
 impl Config {
-    /// x
-    pub fn set_address(&mut self, _: &str) -> Result<(), String> { todo!() }
+    /// Listens on `address` (`host:port`, or `:port` for the addresses of the mode) instead.
+    ///
+    /// # Errors
+    /// One line: what is wrong with it, and how to write it.
+    pub fn set_address(&mut self, address: &str) -> Result<(), String> {
+        self.listen = units::address(address, self.mode).map_err(|why| format!("address {why}"))?;
+        Ok(())
+    }
 }
+
+/// The addresses to try for `address`, in order; the first that binds is the one. All
+/// addresses are `[::]`, and `0.0.0.0` on a machine without IPv6.
+pub fn binding_order(address: SocketAddr) -> Vec<SocketAddr> {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            vec![address, (std::net::Ipv4Addr::UNSPECIFIED, v6.port()).into()]
+        }
+        _ => vec![address],
+    }
+}
+
+/// Every key of the schema by its path, `*` for a name of the user's choice and `[]` for the
+/// elements of a list: `blobserve.repos.*.replacements[].search`.
+pub fn known_keys() -> Vec<String> {
+    schema::known_keys()
+}
+
+#[cfg(test)]
+mod tests;

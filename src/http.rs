@@ -1,21 +1,29 @@
 //! The listener, and the recipe that answers a request.
 //!
-//! `server` accepts and speaks HTTP; `serve` is the recipe, each step of it a function; the decisions
-//! in it (`path`, `conditional`, `range`, `content_type`, `cache`, `inline`, `listing`) are pure and
-//! tested as tables; `error` maps what can fail to statuses; `body` sends. Never sees a disk path,
-//! a registry or a pack: only views of [`crate::images`].
+//! `listen` accepts connections and `socket` keeps their time; `server` counts; `serve` is the recipe.
+//! The decisions in it (`path`, `locate`, `decide` over `conditional` and `range`, `content_type`,
+//! `cache`, `inline`, `listing`) are pure and tested as tables; `represent` makes answers of them,
+//! `error` maps what can fail to statuses, `body` sends.
+//!
+//! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
 
 mod body;
 mod cache;
 mod conditional;
 mod content_type;
+mod decide;
 mod error;
 mod inline;
+mod listen;
 mod listing;
+mod locate;
 mod path;
 mod range;
+mod represent;
 mod serve;
 mod server;
+mod socket;
 
-use body::Body;
+pub use decide::{Decision, Facts, decide};
+pub(crate) use listen::Listen;
 pub use server::Server;

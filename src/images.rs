@@ -163,7 +163,11 @@ impl Remembered {
             Some(modified) => Some(modified.upgrade()?),
             None => None,
         };
-        let view = View { info: self.info.clone(), base, modified };
+        let view = View {
+            info: self.info.clone(),
+            base,
+            modified,
+        };
         (!view.poisoned()).then_some(view)
     }
 }
@@ -176,11 +180,26 @@ impl Images {
         blobspace: Arc<Blobspace<Pack>>,
         metrics: Arc<Metrics>,
     ) -> Images {
-        let pool = Pool::new(config.workers, config.workers_per_registry, config.memory_limit);
-        let fetcher = Fetcher::new(registries.clone(), blobspace.clone(), pool.clone(), config.limits.clone());
+        let pool = Pool::new(
+            config.workers,
+            config.workers_per_registry,
+            config.memory_limit,
+        );
+        let fetcher = Fetcher::new(
+            registries.clone(),
+            blobspace.clone(),
+            pool.clone(),
+            config.limits.clone(),
+        );
         let ledger = Ledger::new(blobspace.clone());
-        let preparer =
-            Preparer::new(ledger, registries.clone(), blobspace, metrics, fetcher, config.platform.clone());
+        let preparer = Preparer::new(
+            ledger,
+            registries.clone(),
+            blobspace,
+            metrics,
+            fetcher,
+            config.platform.clone(),
+        );
         Images(Arc::new(Inner {
             policies: Policies::new(config),
             preparer: Arc::new(preparer),
@@ -232,7 +251,10 @@ impl Images {
 
     /// Flights under way and downloads that wait for a place in the pool, for metrics.
     pub fn activity(&self) -> (usize, usize) {
-        (self.0.tags.count() + self.0.digests.count(), self.0.pool.queued())
+        (
+            self.0.tags.count() + self.0.digests.count(),
+            self.0.pool.queued(),
+        )
     }
 }
 
@@ -247,7 +269,9 @@ impl Inner {
             return Err(ImageError::Forbidden(reference.repository.clone()));
         };
         match (&reference.version, ask) {
-            (Version::Digest(digest), Ask::Normal) => self.by_digest(reference, policy, *digest).await,
+            (Version::Digest(digest), Ask::Normal) => {
+                self.by_digest(reference, policy, *digest).await
+            }
             (Version::Digest(digest), Ask::ReadOnly) => {
                 let key = (reference.repository.clone(), *digest);
                 let known = self.digests.has(&key)
@@ -259,7 +283,12 @@ impl Inner {
             }
             (Version::Tag(_), Ask::Normal) => self.by_tag(reference, policy).await,
             (Version::Tag(_), Ask::ReadOnly) => match self.preparer.ledger.tag(reference).await {
-                Some(known) if self.preparer.is_known(&reference.repository, known.digest).await => {
+                Some(known)
+                    if self
+                        .preparer
+                        .is_known(&reference.repository, known.digest)
+                        .await =>
+                {
                     self.by_digest(reference, policy, known.digest).await
                 }
                 _ if self.tags.has(reference) => self.revalidated(reference, policy).await,
@@ -269,7 +298,11 @@ impl Inner {
     }
 
     /// A tag: what it meant when its registry was last asked, if that is not too long ago; else ask.
-    async fn by_tag(self: &Arc<Self>, reference: &Reference, policy: &Arc<Policy>) -> Result<View, ImageError> {
+    async fn by_tag(
+        self: &Arc<Self>,
+        reference: &Reference,
+        policy: &Arc<Policy>,
+    ) -> Result<View, ImageError> {
         if let Some(error) = self.missing.get(reference) {
             return Err(error);
         }
@@ -286,7 +319,9 @@ impl Inner {
         }
         match tokio::time::timeout(REVALIDATION_WAIT, self.revalidated(reference, policy)).await {
             Ok(Ok(view)) => Ok(view),
-            Ok(Err(error @ (ImageError::NotFound(_) | ImageError::Denied(_) | ImageError::Busy(_)))) => Err(error),
+            Ok(Err(
+                error @ (ImageError::NotFound(_) | ImageError::Denied(_) | ImageError::Busy(_)),
+            )) => Err(error),
             Ok(Err(error)) => {
                 tracing::warn!(%reference, %error, "tag not revalidated, serving what it last meant");
                 self.known(reference, policy, &known, STALE_PAUSE).await
@@ -303,26 +338,52 @@ impl Inner {
         known: &KnownTag,
         fresh: Duration,
     ) -> Result<View, ImageError> {
-        let prepared = self.prepared(&reference.repository, policy, known.digest).await?;
+        let prepared = self
+            .prepared(&reference.repository, policy, known.digest)
+            .await?;
         Ok(self.remember(reference, policy, &prepared, Some(fresh)))
     }
 
     /// Asks the registry what the tag means now, and prepares that. One flight per reference.
-    async fn revalidated(self: &Arc<Self>, reference: &Reference, policy: &Arc<Policy>) -> Result<View, ImageError> {
+    async fn revalidated(
+        self: &Arc<Self>,
+        reference: &Reference,
+        policy: &Arc<Policy>,
+    ) -> Result<View, ImageError> {
         let (inner, reference_, policy) = (self.clone(), reference.clone(), policy.clone());
-        self.tags.join(reference.clone(), || async move { inner.revalidate(&reference_, &policy).await }).await
+        self.tags
+            .join(reference.clone(), || async move {
+                inner.revalidate(&reference_, &policy).await
+            })
+            .await
     }
 
-    async fn revalidate(self: &Arc<Self>, reference: &Reference, policy: &Arc<Policy>) -> Result<View, ImageError> {
+    async fn revalidate(
+        self: &Arc<Self>,
+        reference: &Reference,
+        policy: &Arc<Policy>,
+    ) -> Result<View, ImageError> {
         let Version::Tag(tag) = &reference.version else {
-            return Err(ImageError::Internal("a digest needs no revalidation".into()));
+            return Err(ImageError::Internal(
+                "a digest needs no revalidation".into(),
+            ));
         };
-        if let Some(view) = self.views.get(reference).filter(|view| self.is_fresh(view)).and_then(|view| view.upgrade()) {
+        if let Some(view) = self
+            .views
+            .get(reference)
+            .filter(|view| self.is_fresh(view))
+            .and_then(|view| view.upgrade())
+        {
             return Ok(view);
         }
         let repository = &reference.repository;
         let asked = SystemTime::now();
-        let digest = match self.registries.resolve(repository, tag).await.map_err(ImageError::from) {
+        let digest = match self
+            .registries
+            .resolve(repository, tag)
+            .await
+            .map_err(ImageError::from)
+        {
             Ok(digest) => digest,
             Err(error) => {
                 if matches!(error, ImageError::NotFound(_) | ImageError::Denied(_)) {
@@ -336,7 +397,16 @@ impl Inner {
         };
         self.preparer.tag_means(repository, digest).await;
         let prepared = self.prepared(repository, policy, digest).await?;
-        self.preparer.ledger.put_tag(reference, &KnownTag { digest, validated: asked }).await;
+        self.preparer
+            .ledger
+            .put_tag(
+                reference,
+                &KnownTag {
+                    digest,
+                    validated: asked,
+                },
+            )
+            .await;
         Ok(self.remember(reference, policy, &prepared, Some(self.tag_ttl)))
     }
 
@@ -372,9 +442,12 @@ impl Inner {
         policy: &Arc<Policy>,
         digest: Digest,
     ) -> Result<Prepared, ImageError> {
-        let (preparer, policy, repository_) = (self.preparer.clone(), policy.clone(), repository.clone());
+        let (preparer, policy, repository_) =
+            (self.preparer.clone(), policy.clone(), repository.clone());
         let prepare = || async move { preparer.prepare(&repository_, digest, &policy).await };
-        self.digests.join((repository.clone(), digest), prepare).await
+        self.digests
+            .join((repository.clone(), digest), prepare)
+            .await
     }
 
     fn is_fresh(&self, remembered: &Remembered) -> bool {
@@ -413,7 +486,11 @@ impl Inner {
         };
         self.make_room();
         self.views.insert(reference.clone(), remembered);
-        View { info, base: prepared.base.clone(), modified: prepared.modified.clone() }
+        View {
+            info,
+            base: prepared.base.clone(),
+            modified: prepared.modified.clone(),
+        }
     }
 
     /// Keeps `views` bounded: drops the least recently used tenth.
@@ -421,7 +498,11 @@ impl Inner {
         if self.views.len() < MOST_VIEWS {
             return;
         }
-        let mut uses: Vec<u64> = self.views.iter().map(|view| view.used.load(Ordering::Relaxed)).collect();
+        let mut uses: Vec<u64> = self
+            .views
+            .iter()
+            .map(|view| view.used.load(Ordering::Relaxed))
+            .collect();
         let tenth = uses.len() / 10;
         let (_, oldest, _) = uses.select_nth_unstable(tenth);
         let oldest = *oldest;
@@ -435,7 +516,9 @@ impl Inner {
 }
 
 fn unknown(reference: &Reference) -> ImageError {
-    ImageError::NotFound(format!("{reference} is not known here, and the request forbids to fetch it").into())
+    ImageError::NotFound(
+        format!("{reference} is not known here, and the request forbids to fetch it").into(),
+    )
 }
 
 impl From<RegistryError> for ImageError {
@@ -446,7 +529,10 @@ impl From<RegistryError> for ImageError {
             RegistryErrorKind::Denied => ImageError::Denied(message),
             RegistryErrorKind::Silent => ImageError::Silent(message),
             RegistryErrorKind::Wrong => ImageError::Wrong(message),
-            RegistryErrorKind::Failing { retry_after } => ImageError::Failing { message, retry_after },
+            RegistryErrorKind::Failing { retry_after } => ImageError::Failing {
+                message,
+                retry_after,
+            },
         }
     }
 }

@@ -1,77 +1,37 @@
 //! Counters, under the names that existing installations scrape. Updated by direct calls,
-//! one or two atomic operations each; there is no middleware.
+//! two atomic operations each for a request; there is no middleware.
+//!
+//! `http_server_requests_total`, `http_server_requests_duration_seconds` and their `http_client_…`
+//! twins carry the labels `method` (lower-case; what is no common method is `other`) and `code`.
+//! Totals are read off the histograms' cells when scraped, so a request is counted once.
+
+mod exchanges;
 
 use crate::blobspace::Usage;
-use http::{Method, StatusCode};
+use exchanges::Exchanges;
 use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Upper bounds of the latency buckets in seconds: from a warm file to a cold image.
-const SECONDS: &[f64] = &[0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// Upper bounds for cold fetches in seconds.
-const FETCH_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Status codes that have a place of their own in a [`Requests`].
-const CODES: std::ops::Range<usize> = 100..600;
+/// Upper bounds of a cold fetch's duration, in seconds.
+const FETCH_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// All metrics of the process. One per process, shared by `Arc`.
 pub struct Metrics {
     registry: Registry,
-    served: Requests,
-    fetched: Requests,
-    cold: HistogramVec,
+    server: Exchanges,
+    client: Exchanges,
+    cold_fetches: HistogramVec,
     flights: IntGauge,
     queued: IntGauge,
     packs: IntGauge,
-    space: IntGaugeVec,
-}
-
-/// Requests by method and code: a counter and a histogram, found once per pair.
-struct Requests {
-    total: IntCounterVec,
-    seconds: HistogramVec,
-    /// GET, then HEAD, by code. What the hot path uses.
-    common: [Vec<OnceLock<(IntCounter, prometheus::Histogram)>>; 2],
-}
-
-impl Requests {
-    fn new(registry: &Registry, side: &str, what: &str) -> Requests {
-        let labels = ["method", "code"];
-        let name = |rest: &str| format!("http_{side}_requests_{rest}");
-        let total = register(registry, IntCounterVec::new(Opts::new(name("total"), format!("{what}.")), &labels));
-        let options = HistogramOpts::new(name("duration_seconds"), format!("Seconds of {}.", what.to_lowercase()));
-        let seconds = register(registry, HistogramVec::new(options.buckets(SECONDS.to_vec()), &labels));
-        let common = || CODES.map(|_| OnceLock::new()).collect();
-        Requests { total, seconds, common: [common(), common()] }
-    }
-
-    fn count(&self, method: &Method, code: StatusCode, elapsed: Duration) {
-        let find = || {
-            let labels = [label(method), code.as_str()];
-            (self.total.with_label_values(&labels), self.seconds.with_label_values(&labels))
-        };
-        let row = match *method {
-            Method::GET => Some(&self.common[0]),
-            Method::HEAD => Some(&self.common[1]),
-            _ => None,
-        };
-        let place = row.and_then(|row| row.get(usize::from(code.as_u16()) - CODES.start));
-        match place {
-            Some(place) => {
-                let (total, seconds) = place.get_or_init(find);
-                total.inc();
-                seconds.observe(elapsed.as_secs_f64());
-            }
-            None => {
-                let (total, seconds) = find();
-                total.inc();
-                seconds.observe(elapsed.as_secs_f64());
-            }
-        }
-    }
+    bytes: IntGaugeVec,
+    evictions: IntCounter,
+    connections: IntGauge,
+    refused: IntCounter,
 }
 
 impl Default for Metrics {
@@ -84,50 +44,86 @@ impl Metrics {
     /// Registers everything in a registry of its own.
     pub fn new() -> Metrics {
         let registry = Registry::new();
-        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
-        let cold = HistogramOpts::new("blobserve_layer_fetch_duration_seconds", "Seconds of a cold fetch of a layer, by outcome.");
-        let space = Opts::new("blobserve_blobspace_bytes", "Bytes of the blobspace, by what holds them.");
         let metrics = Metrics {
-            served: Requests::new(&registry, "server", "Requests answered"),
-            fetched: Requests::new(&registry, "client", "Requests sent to registries"),
-            cold: register(&registry, HistogramVec::new(cold.buckets(FETCH_SECONDS.to_vec()), &["outcome"])),
-            flights: gauge("blobserve_flights", "Images being resolved or fetched."),
-            queued: gauge("blobserve_downloads_queued", "Downloads that wait for a place in the pool."),
-            packs: gauge("blobserve_blobspace_packs", "Sealed packs."),
-            space: register(&registry, IntGaugeVec::new(space, &["state"])),
+            server: Exchanges::new("http_server_requests", "Requests answered"),
+            client: Exchanges::new("http_client_requests", "Requests sent to registries"),
+            cold_fetches: valid(HistogramVec::new(
+                HistogramOpts::new(
+                    "blobserve_layer_fetch_duration_seconds",
+                    "Fetches of a layer from its registry until it could be served, by outcome.",
+                )
+                .buckets(FETCH_BUCKETS.to_vec()),
+                &["outcome"],
+            )),
+            flights: gauge("blobserve_flights", "Images being resolved or fetched now."),
+            queued: gauge(
+                "blobserve_downloads_queued",
+                "Downloads that wait for a worker.",
+            ),
+            packs: gauge(
+                "blobserve_blobspace_packs",
+                "Sealed packs in the blobspace.",
+            ),
+            bytes: valid(IntGaugeVec::new(
+                Opts::new(
+                    "blobserve_blobspace_bytes",
+                    "Bytes that count against maxSizeBytes, by state: sealed, leased (evicted, still read), reserved, records.",
+                ),
+                &["state"],
+            )),
+            evictions: counter(
+                "blobserve_blobspace_evictions_total",
+                "Packs evicted to make room.",
+            ),
+            connections: gauge("blobserve_connections", "Client connections open now."),
+            refused: counter(
+                "blobserve_connections_refused_total",
+                "Client connections refused because too many were open.",
+            ),
             registry,
         };
-        #[cfg(target_os = "linux")]
-        if let Err(error) =
-            metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
-        {
-            tracing::warn!(%error, "no process metrics");
-        }
+        metrics.register(metrics.server.clone());
+        metrics.register(metrics.client.clone());
+        metrics.register(metrics.cold_fetches.clone());
+        metrics.register(metrics.flights.clone());
+        metrics.register(metrics.queued.clone());
+        metrics.register(metrics.packs.clone());
+        metrics.register(metrics.bytes.clone());
+        metrics.register(metrics.evictions.clone());
+        metrics.register(metrics.connections.clone());
+        metrics.register(metrics.refused.clone());
+        metrics.register(ProcessCollector::for_self());
         metrics
     }
 
+    fn register(&self, collector: impl Collector + 'static) {
+        valid(self.registry.register(Box::new(collector)));
+    }
+
     /// One answered request (`http_server_requests_total`, `…_duration_seconds`; labels `method`, `code`).
-    pub fn served(&self, method: &Method, code: StatusCode, elapsed: Duration) {
-        self.served.count(method, code, elapsed);
+    pub fn served(&self, method: &http::Method, code: http::StatusCode, elapsed: Duration) {
+        self.server.count(method, code, elapsed);
     }
 
     /// One exchange with a registry (`http_client_requests_total`, `…_duration_seconds`).
-    pub fn fetched(&self, method: &Method, code: StatusCode, elapsed: Duration) {
-        self.fetched.count(method, code, elapsed);
+    pub fn fetched(&self, method: &http::Method, code: http::StatusCode, elapsed: Duration) {
+        self.client.count(method, code, elapsed);
     }
 
-    /// One cold fetch of a layer, by outcome.
+    /// One cold fetch of a layer, by outcome: a word of a small fixed set.
     pub fn cold_fetch(&self, outcome: &'static str, seconds: f64) {
-        self.cold.with_label_values(&[outcome]).observe(seconds);
+        self.cold_fetches
+            .with_label_values(&[outcome])
+            .observe(seconds);
     }
 
-    /// Flights under way, and downloads that wait for a place.
+    /// Flights under way and downloads that wait for a worker, as they are now.
     pub fn activity(&self, flights: usize, queued: usize) {
         self.flights.set(as_gauge(flights as u64));
         self.queued.set(as_gauge(queued as u64));
     }
 
-    /// What the blobspace holds.
+    /// The blobspace's sizes, as they are now.
     pub fn blobspace(&self, usage: &Usage) {
         self.packs.set(as_gauge(usage.packs));
         for (state, bytes) in [
@@ -136,70 +132,148 @@ impl Metrics {
             ("reserved", usage.reserved_bytes),
             ("records", usage.record_bytes),
         ] {
-            self.space.with_label_values(&[state]).set(as_gauge(bytes));
+            self.bytes.with_label_values(&[state]).set(as_gauge(bytes));
         }
+    }
+
+    /// `count` packs were evicted to make room.
+    pub fn evicted(&self, count: u64) {
+        self.evictions.inc_by(count);
+    }
+
+    /// A client connection was accepted; it is counted as open until the guard is dropped.
+    pub fn connection(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection(self.connections.clone())
+    }
+
+    /// A client connection was refused: too many were open.
+    pub fn connection_refused(&self) {
+        self.refused.inc();
     }
 
     /// Text exposition format, process metrics included.
     pub fn render(&self) -> String {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics cannot be written");
-        }
-        String::from_utf8_lossy(&text).into_owned()
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|error| format!("# metrics cannot be rendered: {error}\n"))
     }
 }
 
-/// Bounds the label: a client may send any method.
-fn label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "get",
-        "HEAD" => "head",
-        "POST" => "post",
-        "PUT" => "put",
-        "DELETE" => "delete",
-        "OPTIONS" => "options",
-        "PATCH" => "patch",
-        _ => "other",
+/// Counts a connection as open while it is held. See [`Metrics::connection`].
+pub struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
+fn gauge(name: &str, help: &str) -> IntGauge {
+    valid(IntGauge::new(name, help))
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    valid(IntCounter::new(name, help))
+}
+
+/// Names and labels are constants of this file: that they are valid and distinct is what its tests check.
+fn valid<T>(made: Result<T, prometheus::Error>) -> T {
+    made.unwrap_or_else(|error| unreachable!("a metric's name is not usable: {error}"))
+}
+
+/// A gauge is signed; nothing that is counted here comes near the difference.
 fn as_gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// Names and labels are constants of this file, and each is registered once: an error is a fault of the
-/// program that every test would show.
-#[allow(clippy::expect_used)]
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
-    let metric = metric.expect("a metric's name and labels are valid");
-    registry.register(Box::new(metric.clone())).expect("a metric is registered once");
-    metric
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{Method, StatusCode};
+
+    /// Everything that can be counted, once.
+    fn busy() -> Metrics {
+        let metrics = Metrics::new();
+        let millis = Duration::from_millis;
+        metrics.served(&Method::GET, StatusCode::OK, millis(1));
+        metrics.served(&Method::GET, StatusCode::OK, millis(700));
+        metrics.served(&Method::HEAD, StatusCode::NOT_FOUND, millis(2));
+        let unheard = Method::from_bytes(b"BREW").unwrap();
+        metrics.served(&unheard, StatusCode::METHOD_NOT_ALLOWED, millis(0));
+        metrics.served(&Method::GET, StatusCode::from_u16(999).unwrap(), millis(0));
+        metrics.fetched(
+            &Method::GET,
+            StatusCode::UNAUTHORIZED,
+            Duration::from_secs(90),
+        );
+        metrics.cold_fetch("ok", 0.5);
+        metrics.activity(3, 2);
+        metrics.blobspace(&Usage {
+            packs: 7,
+            sealed_bytes: 1000,
+            leased_bytes: 200,
+            reserved_bytes: 30,
+            record_bytes: 4,
+        });
+        metrics.evicted(5);
+        metrics.connection_refused();
+        metrics
+    }
 
     #[test]
-    fn requests_are_counted_under_the_names_that_installations_scrape() {
-        let metrics = Metrics::new();
-        let moment = Duration::from_millis(2);
-        metrics.served(&Method::GET, StatusCode::OK, moment);
-        metrics.served(&Method::GET, StatusCode::OK, moment);
-        metrics.served(&Method::from_bytes(b"BREW").unwrap(), StatusCode::METHOD_NOT_ALLOWED, moment);
-        metrics.fetched(&Method::HEAD, StatusCode::NOT_FOUND, moment);
-        metrics.cold_fetch("ok", 0.3);
+    fn what_was_counted_is_exposed_under_the_names_that_are_scraped() {
+        let metrics = busy();
+        let open = metrics.connection();
+        drop(metrics.connection());
         let text = metrics.render();
         for line in [
+            "# TYPE http_server_requests_total counter",
+            "# TYPE http_server_requests_duration_seconds histogram",
             "http_server_requests_total{code=\"200\",method=\"get\"} 2",
+            "http_server_requests_total{code=\"404\",method=\"head\"} 1",
             "http_server_requests_total{code=\"405\",method=\"other\"} 1",
+            "http_server_requests_total{code=\"other\",method=\"get\"} 1",
             "http_server_requests_duration_seconds_count{code=\"200\",method=\"get\"} 2",
-            "http_client_requests_total{code=\"404\",method=\"head\"} 1",
+            "http_server_requests_duration_seconds_sum{code=\"200\",method=\"get\"} 0.701",
+            "http_server_requests_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"0.001\"} 1",
+            "http_server_requests_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"0.5\"} 1",
+            "http_server_requests_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"1\"} 2",
+            "http_server_requests_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"+Inf\"} 2",
+            "http_client_requests_total{code=\"401\",method=\"get\"} 1",
+            "http_client_requests_duration_seconds_bucket{code=\"401\",method=\"get\",le=\"10\"} 0",
+            "http_client_requests_duration_seconds_bucket{code=\"401\",method=\"get\",le=\"+Inf\"} 1",
             "blobserve_layer_fetch_duration_seconds_count{outcome=\"ok\"} 1",
-            "process_open_fds ",
+            "blobserve_flights 3",
+            "blobserve_downloads_queued 2",
+            "blobserve_blobspace_packs 7",
+            "blobserve_blobspace_bytes{state=\"sealed\"} 1000",
+            "blobserve_blobspace_bytes{state=\"leased\"} 200",
+            "blobserve_blobspace_evictions_total 5",
+            "blobserve_connections 1",
+            "blobserve_connections_refused_total 1",
         ] {
-            assert!(text.contains(line), "{line}\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "no line `{line}` in\n{text}"
+            );
+        }
+        assert!(text.contains("process_resident_memory_bytes"), "{text}");
+        drop(open);
+        assert!(metrics.render().contains("blobserve_connections 0"));
+    }
+
+    #[test]
+    fn every_family_has_its_help_and_a_name_by_the_conventions() {
+        let text = busy().render();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
+            let mut words = line.split(' ').skip(2);
+            let (name, kind) = (words.next().unwrap(), words.next().unwrap());
+            assert!(
+                text.contains(&format!("# HELP {name} ")),
+                "{name} has no help"
+            );
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
         }
     }
 }

@@ -176,7 +176,17 @@ mod tests {
             writer.entry(&header, content.len() as u64).unwrap();
             writer.content(content.as_bytes()).unwrap();
         }
-        Pack::open(writer.finish(&crate::pack::Origin { digest: Digest::sha256(b""), size: 0, diff_id: Digest::sha256(b"") }).unwrap().0).unwrap()
+        Pack::open(
+            writer
+                .finish(&crate::pack::Origin {
+                    digest: Digest::sha256(b""),
+                    size: 0,
+                    diff_id: Digest::sha256(b""),
+                })
+                .unwrap()
+                .0,
+        )
+        .unwrap()
     }
 
     /// Applies the rules; returns (path, content) of each file of the side pack, and the warnings.

@@ -3,7 +3,7 @@
 
 use crate::admin;
 use crate::blobspace::Blobspace;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http;
 use crate::images::{Ask, Images};
 use crate::metrics::Metrics;
@@ -52,37 +52,54 @@ impl Service {
         let config = Arc::new(config);
         let lifecycle = Lifecycle::default();
         let metrics = Arc::new(Metrics::new());
-        let registries = Registries::new(&config, metrics.clone()).map_err(|error| error.to_string())?;
+        let registries =
+            Registries::new(&config, metrics.clone()).map_err(|error| error.to_string())?;
         let registries = Arc::new(registries);
 
         let mut background = Vec::new();
         let mut probe_address = None;
         if let Some(wanted) = config.readiness_probe_addr {
-            let (listener, address) = bind(&[wanted], "readinessProbeAddr").await?;
+            let (listener, address) =
+                bind(&config::binding_order(wanted), "readinessProbeAddr").await?;
             let probes = admin::probes(lifecycle.clone(), &config, registries.clone());
             background.push(tokio::spawn(admin::serve(listener, probes)));
             probe_address = Some(address);
         }
         let mut metrics_address = None;
         if let Some(wanted) = config.prometheus_addr {
-            let (listener, address) = bind(&[wanted], "prometheusAddr").await?;
+            let (listener, address) =
+                bind(&config::binding_order(wanted), "prometheusAddr").await?;
             let exposition = admin::metrics(metrics.clone());
             background.push(tokio::spawn(admin::serve(listener, exposition)));
             metrics_address = Some(address);
         }
 
         let space = config.blob_space.clone();
-        let opening = tokio::task::spawn_blocking(move || Blobspace::open(&space.location, space.max_size_bytes));
-        let blobspace = opening.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let opening = tokio::task::spawn_blocking(move || {
+            Blobspace::open(&space.location, space.max_size_bytes)
+        });
+        let blobspace = opening
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
         let images = Images::new(&config, registries, blobspace.clone(), metrics.clone());
-        background.push(tokio::spawn(gauges(metrics.clone(), images.clone(), blobspace.clone())));
+        background.push(tokio::spawn(gauges(
+            metrics.clone(),
+            images.clone(),
+            blobspace.clone(),
+        )));
 
         let (listener, address) = bind(&config.listen, "blobserve.address").await?;
         let server = http::Server::new(&config, images.clone(), metrics, lifecycle.clone());
         let serving = tokio::spawn(server.run(listener, LAST_REQUESTS));
 
         let (fail, failure) = watch::channel(None);
-        background.push(tokio::spawn(pre_pull(config.clone(), images.clone(), lifecycle.clone(), fail)));
+        background.push(tokio::spawn(pre_pull(
+            config.clone(),
+            images.clone(),
+            lifecycle.clone(),
+            fail,
+        )));
         Ok(Service {
             address,
             probe_address,
@@ -130,7 +147,10 @@ impl Service {
 async fn bind(addresses: &[SocketAddr], key: &str) -> Result<(TcpListener, SocketAddr), String> {
     let mut last = format!("{key}: no address to listen on");
     for address in addresses {
-        match TcpListener::bind(address).await.and_then(|listener| listener.local_addr().map(|bound| (listener, bound))) {
+        match TcpListener::bind(address)
+            .await
+            .and_then(|listener| listener.local_addr().map(|bound| (listener, bound)))
+        {
             Ok(bound) => return Ok(bound),
             Err(error) => last = format!("{key}: cannot listen on {address}: {error}"),
         }
@@ -139,14 +159,23 @@ async fn bind(addresses: &[SocketAddr], key: &str) -> Result<(TcpListener, Socke
 }
 
 /// Fetches every `prePull` tag, then says ready. A tag that cannot be had, and is not known from before, is fatal.
-async fn pre_pull(config: Arc<Config>, images: Images, lifecycle: Lifecycle, fail: watch::Sender<Option<String>>) {
+async fn pre_pull(
+    config: Arc<Config>,
+    images: Images,
+    lifecycle: Lifecycle,
+    fail: watch::Sender<Option<String>>,
+) {
     let mut pulls = tokio::task::JoinSet::new();
     for (name, repo) in &config.repos {
         for tag in &repo.pre_pull {
             let (images, text) = (images.clone(), format!("{name}:{tag}"));
             pulls.spawn(async move {
-                let reference = Reference::parse(&text).map_err(|error| format!("prePull of {text}: {error}"))?;
-                images.get(&reference, Ask::Normal).await.map_err(|error| format!("prePull of {text}: {error}"))
+                let reference = Reference::parse(&text)
+                    .map_err(|error| format!("prePull of {text}: {error}"))?;
+                images
+                    .get(&reference, Ask::Normal)
+                    .await
+                    .map_err(|error| format!("prePull of {text}: {error}"))
             });
         }
     }

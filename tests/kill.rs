@@ -14,13 +14,18 @@ const BOUND: u64 = 3 << 20;
 fn image(number: u64) -> Image {
     let mut layer = Layer::new().file("index.html", format!("image {number}"));
     for file in 0..40 {
-        layer = layer.file(&format!("assets/{file}.bin"), ballast(number * 100 + file, 30_000));
+        layer = layer.file(
+            &format!("assets/{file}.bin"),
+            ballast(number * 100 + file, 30_000),
+        );
     }
     Image::of(layer)
 }
 
 fn seed() -> u64 {
-    let given = std::env::var("BLOBSERVE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = std::env::var("BLOBSERVE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
     println!("BLOBSERVE_SEED={seed}");
     seed
@@ -36,7 +41,11 @@ async fn after_a_hundred_kills_at_random_moments_every_answer_is_right() {
     let directory = tempfile::tempdir().unwrap();
     let settings = json!({"blobSpace": {"maxSizeBytes": BOUND}});
     let file = directory.path().join("config.json");
-    std::fs::write(&file, configuration(directory.path(), &[&registry], &settings).to_string()).unwrap();
+    std::fs::write(
+        &file,
+        configuration(directory.path(), &[&registry], &settings).to_string(),
+    )
+    .unwrap();
 
     for _ in 0..KILLS {
         let process = start(&file).await;
@@ -51,7 +60,10 @@ async fn after_a_hundred_kills_at_random_moments_every_answer_is_right() {
         process.kill();
         for (request, answer) in requests.into_iter().enumerate() {
             if let Ok(Ok(answer)) = answer.await {
-                assert!(matches!(answer.status, 200 | 503), "request {request}: {answer:?}");
+                assert!(
+                    matches!(answer.status, 200 | 503),
+                    "request {request}: {answer:?}"
+                );
             }
         }
     }
@@ -61,19 +73,34 @@ async fn after_a_hundred_kills_at_random_moments_every_answer_is_right() {
         is_right(&registry, process.client, number).await;
     }
     let ours = directory.path().join("blobs/blobserve-v1");
-    assert_eq!(std::fs::read_dir(ours.join("tmp")).unwrap().count(), 0, "nothing half-done is left");
-    let packs: u64 = std::fs::read_dir(ours.join("packs")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
-    assert!(packs <= BOUND, "{packs} bytes of packs, the bound is {BOUND}");
+    assert_eq!(
+        std::fs::read_dir(ours.join("tmp")).unwrap().count(),
+        0,
+        "nothing half-done is left"
+    );
+    let packs: u64 = std::fs::read_dir(ours.join("packs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(
+        packs <= BOUND,
+        "{packs} bytes of packs, the bound is {BOUND}"
+    );
 }
 
 async fn start(file: &std::path::Path) -> Process {
     let file = file.to_owned();
-    tokio::task::spawn_blocking(move || Process::serve(&file)).await.unwrap()
+    tokio::task::spawn_blocking(move || Process::serve(&file))
+        .await
+        .unwrap()
 }
 
 async fn is_right(registry: &Registry, client: Client, number: u64) {
     let reference = format!("team/app:v{number}");
-    let page = client.request("GET", &registry.path(&reference, "/"), &[]).await.expect(200);
+    let page = client
+        .request("GET", &registry.path(&reference, "/"), &[])
+        .await
+        .expect(200);
     assert_eq!(page.text(), format!("image {number}"));
     for file in [0, 17, 39] {
         let path = registry.path(&reference, &format!("/assets/{file}.bin"));

@@ -24,9 +24,15 @@ impl Options {
             Some(true) => self.log_level.max(LevelFilter::DEBUG),
             _ => self.log_level,
         };
-        let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+        let log = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(std::io::stderr)
+            .with_target(false);
         if self.json_log.unwrap_or(mode == Mode::Run) {
-            log.json().flatten_event(true).with_current_span(false).init();
+            log.json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .init();
         } else {
             log.init();
         }

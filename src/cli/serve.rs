@@ -36,7 +36,10 @@ fn run(path: &Path, mode: Mode, address: Option<&str>) -> Result<(), String> {
 
 async fn until_signal(config: Config) -> Result<(), String> {
     let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
     let example = example_path(&config);
     let mut service = Service::start(config).await?;
     announce(&service, example.as_deref());
@@ -57,7 +60,10 @@ async fn until_signal(config: Config) -> Result<(), String> {
 
 /// `/<repository>:<tag>/` of the first repository with a tag to pre-pull.
 fn example_path(config: &Config) -> Option<String> {
-    config.repos.iter().find_map(|(name, repo)| Some(format!("/{name}:{}/", repo.pre_pull.first()?)))
+    config
+        .repos
+        .iter()
+        .find_map(|(name, repo)| Some(format!("/{name}:{}/", repo.pre_pull.first()?)))
 }
 
 /// One line on standard output, for people and for scripts that wait for it.

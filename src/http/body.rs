@@ -33,6 +33,12 @@ enum Part {
     File(Arc<FileNode>, Range<u64>),
 }
 
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Body({} bytes left)", self.left)
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Body {
         let mut body = Body::default();
@@ -69,6 +75,14 @@ impl Body {
         }
     }
 
+    /// What HEAD says of a body that is not made: only its length is to be used.
+    pub(super) fn of_length(length: u64) -> Body {
+        Body {
+            left: length,
+            ..Body::default()
+        }
+    }
+
     /// Bytes of the whole body, before anything was sent.
     pub(super) fn length(&self) -> u64 {
         self.left
@@ -100,7 +114,10 @@ impl Body {
                 let window = rest.start..rest.end.min(rest.start + WINDOW);
                 if !file.resident(window.clone()) {
                     let (file, ahead) = (file.clone(), window.clone());
-                    self.reading = Some((window, tokio::task::spawn_blocking(move || file.populate(ahead))));
+                    self.reading = Some((
+                        window,
+                        tokio::task::spawn_blocking(move || file.populate(ahead)),
+                    ));
                     return self.poll_window(context);
                 }
                 window
@@ -113,7 +130,9 @@ impl Body {
             self.current = self.later.pop_front();
         }
         if poisoned {
-            return Poll::Ready(Some(Err(io::Error::other("a page of the pack cannot be read"))));
+            return Poll::Ready(Some(Err(io::Error::other(
+                "a page of the pack cannot be read",
+            ))));
         }
         Poll::Ready(Some(Ok(bytes)))
     }
@@ -123,7 +142,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let window = ready!(self.poll_window(context));
         Poll::Ready(window.map(|window| {
             window.map(|bytes| {

@@ -14,6 +14,15 @@ pub(super) enum CachePolicy {
 }
 
 impl CachePolicy {
+    /// Of what is in an image; `immutable`: nothing but a digest decides it.
+    pub(super) fn of(immutable: bool) -> CachePolicy {
+        if immutable {
+            CachePolicy::Immutable
+        } else {
+            CachePolicy::Revalidate
+        }
+    }
+
     pub(super) fn header(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             CachePolicy::Immutable => "public, max-age=31536000, immutable",

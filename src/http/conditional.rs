@@ -1,7 +1,7 @@
 //! Conditional requests: RFC 9110 §13. Pure: header values and validators in, a decision out.
 
 use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a representation is compared by.
@@ -27,22 +27,34 @@ pub(super) enum Precondition {
 /// RFC 9110 §13.2.2, steps 1 to 4, for GET and HEAD.
 pub(super) fn evaluate(headers: &HeaderMap, validators: Validators<'_>) -> Precondition {
     if headers.contains_key(header::IF_MATCH) {
-        if !matches(headers, header::IF_MATCH, validators.etag, Comparison::Strong) {
+        if !matches(
+            headers,
+            header::IF_MATCH,
+            validators.etag,
+            Comparison::Strong,
+        ) {
             return Precondition::Failed;
         }
-    } else if let (Some(since), Some(modified)) =
-        (date(headers.get(header::IF_UNMODIFIED_SINCE)), validators.last_modified)
-        && modified > since
+    } else if let (Some(since), Some(modified)) = (
+        date(only(headers, &header::IF_UNMODIFIED_SINCE)),
+        validators.last_modified,
+    ) && modified > since
     {
         return Precondition::Failed;
     }
     if headers.contains_key(header::IF_NONE_MATCH) {
-        if matches(headers, header::IF_NONE_MATCH, validators.etag, Comparison::Weak) {
+        if matches(
+            headers,
+            header::IF_NONE_MATCH,
+            validators.etag,
+            Comparison::Weak,
+        ) {
             return Precondition::NotModified;
         }
-    } else if let (Some(since), Some(modified)) =
-        (date(headers.get(header::IF_MODIFIED_SINCE)), validators.last_modified)
-        && modified <= since
+    } else if let (Some(since), Some(modified)) = (
+        date(only(headers, &header::IF_MODIFIED_SINCE)),
+        validators.last_modified,
+    ) && modified <= since
     {
         return Precondition::NotModified;
     }
@@ -74,8 +86,11 @@ enum Comparison {
     Weak,
 }
 
-fn matches(headers: &HeaderMap, name: header::HeaderName, etag: &HeaderValue, how: Comparison) -> bool {
-    headers.get_all(name).iter().any(|value| listed(value.as_bytes(), etag.as_bytes(), how))
+fn matches(headers: &HeaderMap, name: HeaderName, etag: &HeaderValue, how: Comparison) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .any(|value| listed(value.as_bytes(), etag.as_bytes(), how))
 }
 
 /// Whether `*` or the entity tag stands in a list (RFC 9110 §8.8.3). What is no entity tag ends the list.
@@ -110,17 +125,28 @@ fn listed(list: &[u8], etag: &[u8], how: Comparison) -> bool {
     }
 }
 
+/// The value of a field that may stand once; None where it is missing or repeated.
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
 /// An HTTP date (RFC 9110 §5.6.7, the obsolete forms too) in seconds since 1970. None if it is none.
 fn date(value: Option<&HeaderValue>) -> Option<u64> {
     let date = httpdate::parse_http_date(value?.to_str().ok()?).ok()?;
-    date.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+    date.duration_since(UNIX_EPOCH)
+        .ok()
+        .map(|since| since.as_secs())
 }
 
 /// The Last-Modified that says something: none up to 1980-01-02 (builders write such dates for "no
 /// date"), never later than `now` (RFC 9110 §8.8.2.1).
 pub(super) fn last_modified(mtime: Option<i64>, now: SystemTime) -> Option<u64> {
     const SAYS_NOTHING: Duration = Duration::from_secs(315_619_200);
-    let mtime = u64::try_from(mtime?).ok().filter(|mtime| *mtime > SAYS_NOTHING.as_secs())?;
+    let mtime = u64::try_from(mtime?)
+        .ok()
+        .filter(|mtime| *mtime > SAYS_NOTHING.as_secs())?;
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Some(mtime.min(now))
 }
@@ -132,7 +158,9 @@ mod tests {
     const LM: u64 = 1_700_000_000;
 
     fn headers(list: &[(&'static str, String)]) -> HeaderMap {
-        list.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        list.iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     fn at(seconds: u64) -> String {
@@ -146,25 +174,70 @@ mod tests {
         let table: Vec<(&[(&'static str, String)], Precondition)> = vec![
             (&[], Proceed),
             (Box::leak(Box::new([("if-match", e("\"a\""))])), Proceed),
-            (Box::leak(Box::new([("if-match", e("\"b\", \"a\""))])), Proceed),
+            (
+                Box::leak(Box::new([("if-match", e("\"b\", \"a\""))])),
+                Proceed,
+            ),
             (Box::leak(Box::new([("if-match", e("W/\"a\""))])), Failed),
             (Box::leak(Box::new([("if-match", e("*"))])), Proceed),
             (Box::leak(Box::new([("if-match", e("\"b\""))])), Failed),
-            (Box::leak(Box::new([("if-match", e("\"a\"")), ("if-unmodified-since", at(LM - 1))])), Proceed),
-            (Box::leak(Box::new([("if-unmodified-since", at(LM - 1))])), Failed),
-            (Box::leak(Box::new([("if-unmodified-since", at(LM))])), Proceed),
-            (Box::leak(Box::new([("if-unmodified-since", e("yesterday"))])), Proceed),
-            (Box::leak(Box::new([("if-none-match", e("W/\"a\""))])), NotModified),
-            (Box::leak(Box::new([("if-none-match", e("\"b\"")), ("if-modified-since", at(LM))])), Proceed),
-            (Box::leak(Box::new([("if-none-match", e("*"))])), NotModified),
+            (
+                Box::leak(Box::new([
+                    ("if-match", e("\"a\"")),
+                    ("if-unmodified-since", at(LM - 1)),
+                ])),
+                Proceed,
+            ),
+            (
+                Box::leak(Box::new([("if-unmodified-since", at(LM - 1))])),
+                Failed,
+            ),
+            (
+                Box::leak(Box::new([("if-unmodified-since", at(LM))])),
+                Proceed,
+            ),
+            (
+                Box::leak(Box::new([("if-unmodified-since", e("yesterday"))])),
+                Proceed,
+            ),
+            (
+                Box::leak(Box::new([("if-none-match", e("W/\"a\""))])),
+                NotModified,
+            ),
+            (
+                Box::leak(Box::new([
+                    ("if-none-match", e("\"b\"")),
+                    ("if-modified-since", at(LM)),
+                ])),
+                Proceed,
+            ),
+            (
+                Box::leak(Box::new([("if-none-match", e("*"))])),
+                NotModified,
+            ),
             (Box::leak(Box::new([("if-none-match", e("a"))])), Proceed),
-            (Box::leak(Box::new([("if-modified-since", at(LM))])), NotModified),
-            (Box::leak(Box::new([("if-modified-since", at(LM - 1))])), Proceed),
-            (Box::leak(Box::new([("if-match", e("\"b\"")), ("if-none-match", e("\"a\""))])), Failed),
+            (
+                Box::leak(Box::new([("if-modified-since", at(LM))])),
+                NotModified,
+            ),
+            (
+                Box::leak(Box::new([("if-modified-since", at(LM - 1))])),
+                Proceed,
+            ),
+            (
+                Box::leak(Box::new([
+                    ("if-match", e("\"b\"")),
+                    ("if-none-match", e("\"a\"")),
+                ])),
+                Failed,
+            ),
         ];
         let etag = HeaderValue::from_static("\"a\"");
         for (list, expected) in table {
-            let validators = Validators { etag: &etag, last_modified: Some(LM) };
+            let validators = Validators {
+                etag: &etag,
+                last_modified: Some(LM),
+            };
             assert_eq!(evaluate(&headers(list), validators), expected, "{list:?}");
         }
     }
@@ -181,8 +254,15 @@ mod tests {
             (at(LM - 1), false),
             ("nonsense".to_owned(), false),
         ] {
-            let validators = Validators { etag: &etag, last_modified: Some(LM) };
-            assert_eq!(range_allowed(&headers(&[("if-range", value.clone())]), validators), allowed, "{value}");
+            let validators = Validators {
+                etag: &etag,
+                last_modified: Some(LM),
+            };
+            assert_eq!(
+                range_allowed(&headers(&[("if-range", value.clone())]), validators),
+                allowed,
+                "{value}"
+            );
         }
     }
 

@@ -53,7 +53,9 @@ const MOST_KNOWN: usize = 1024;
 pub(super) fn by_extension(path: &[u8]) -> Option<HeaderValue> {
     let name = path.rsplit(|byte| *byte == b'/').next()?;
     let dot = name.iter().rposition(|byte| *byte == b'.')?;
-    let extension = std::str::from_utf8(&name[dot + 1..]).ok().filter(|extension| extension.len() <= 16)?;
+    let extension = std::str::from_utf8(&name[dot + 1..])
+        .ok()
+        .filter(|extension| extension.len() <= 16)?;
     KNOWN.with_borrow_mut(|known| {
         if let Some(value) = known.get(extension) {
             return value.clone();
@@ -88,8 +90,13 @@ pub(super) fn sniff(start: &[u8]) -> HeaderValue {
         }
         Err(_) => return BYTES,
     };
-    let binary = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r' | '\x0c' | '\x1b');
-    if text.chars().any(binary) { BYTES } else { TEXT }
+    let binary =
+        |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r' | '\x0c' | '\x1b');
+    if text.chars().any(binary) {
+        BYTES
+    } else {
+        TEXT
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +116,11 @@ mod tests {
             ("x.unheardof", None),
         ] {
             let found = by_extension(path.as_bytes());
-            assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), expected, "{path}");
+            assert_eq!(
+                found.as_ref().map(|value| value.to_str().unwrap()),
+                expected,
+                "{path}"
+            );
         }
         assert_eq!(sniff(b"<html><script>"), TEXT);
         assert_eq!(sniff("gr\u{fc}n".as_bytes()), TEXT);

@@ -17,19 +17,34 @@ a{text-decoration:none}a:hover{text-decoration:underline}\n</style>\n";
 pub(super) fn page(path: &[u8], parent: bool, children: &[Child]) -> String {
     let title = escaped(&String::from_utf8_lossy(path));
     let mut page = String::with_capacity(1024 + children.len() * 160);
-    let _ = write!(page, "{HEAD}<title>/{title}</title>\n</head>\n<body>\n<h1>/{title}</h1>\n<table>\n");
-    page.push_str("<tr><th>Name</th><th class=\"n\">Bytes</th><th class=\"n\">Modified (UTC)</th></tr>\n");
+    let _ = write!(
+        page,
+        "{HEAD}<title>/{title}</title>\n</head>\n<body>\n<h1>/{title}</h1>\n<table>\n"
+    );
+    page.push_str(
+        "<tr><th>Name</th><th class=\"n\">Bytes</th><th class=\"n\">Modified (UTC)</th></tr>\n",
+    );
     if parent {
-        page.push_str("<tr><td><a href=\"../\">../</a></td><td class=\"n\"></td><td class=\"n\"></td></tr>\n");
+        page.push_str(
+            "<tr><td><a href=\"../\">../</a></td><td class=\"n\"></td><td class=\"n\"></td></tr>\n",
+        );
     }
     for child in children {
         let slash = if child.directory { "/" } else { "" };
         let name = escaped(&String::from_utf8_lossy(&child.name));
-        let _ = write!(page, "<tr><td><a href=\"./{}{slash}\">{name}{slash}</a></td><td class=\"n\">", encode(&child.name));
+        let _ = write!(
+            page,
+            "<tr><td><a href=\"./{}{slash}\">{name}{slash}</a></td><td class=\"n\">",
+            encode(&child.name)
+        );
         if !child.directory {
             let _ = write!(page, "{}", child.length);
         }
-        let _ = writeln!(page, "</td><td class=\"n\">{}</td></tr>", day_and_time(child.mtime));
+        let _ = writeln!(
+            page,
+            "</td><td class=\"n\">{}</td></tr>",
+            day_and_time(child.mtime)
+        );
     }
     page.push_str("</table>\n</body>\n</html>\n");
     page
@@ -62,13 +77,32 @@ fn day_and_time(mtime: i64) -> String {
         days -= 365 + u64::from(leap(year));
         year += 1;
     }
-    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let lengths = [
+        31,
+        28 + u64::from(leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
     let mut month = 0;
     while month < 11 && days >= lengths[month] {
         days -= lengths[month];
         month += 1;
     }
-    format!("{year}-{:02}-{:02} {:02}:{:02}", month + 1, days + 1, minutes / 60, minutes % 60)
+    format!(
+        "{year}-{:02}-{:02} {:02}:{:02}",
+        month + 1,
+        days + 1,
+        minutes / 60,
+        minutes % 60
+    )
 }
 
 #[cfg(test)]
@@ -77,8 +111,20 @@ mod tests {
 
     #[test]
     fn names_of_any_bytes_are_links_and_never_markup() {
-        let child = |name: &[u8], directory| Child { name: name.to_vec(), directory, length: 5, mtime: 1_700_000_000 };
-        let page = page(b"a<b", true, &[child(b"javascript:x\"><script>", false), child(b"d\xff", true)]);
+        let child = |name: &[u8], directory| Child {
+            name: name.to_vec(),
+            directory,
+            length: 5,
+            mtime: 1_700_000_000,
+        };
+        let page = page(
+            b"a<b",
+            true,
+            &[
+                child(b"javascript:x\"><script>", false),
+                child(b"d\xff", true),
+            ],
+        );
         assert!(page.contains("href=\"./javascript%3Ax%22%3E%3Cscript%3E\""));
         assert!(page.contains("href=\"./d%FF/\""));
         assert!(page.contains("<title>/a&lt;b</title>"));

@@ -76,7 +76,10 @@ fn decode(component: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
 }
 
 fn digit(hex: u8) -> Result<u8, PathError> {
-    char::from(hex).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(PathError::Encoding)
+    char::from(hex)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
+        .ok_or(PathError::Encoding)
 }
 
 /// Joins a directory and a path below it.
@@ -93,8 +96,11 @@ pub(super) fn join(directory: &[u8], below: &[u8]) -> Vec<u8> {
 /// One path component as it may stand in a relative URL: everything but RFC 3986's unreserved characters
 /// is encoded, so that no name can be read as a scheme, a query, a host or a header.
 pub(super) fn encode(component: &[u8]) -> String {
-    const KEPT: percent_encoding::AsciiSet =
-        percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    const KEPT: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
     percent_encoding::percent_encode(component, &KEPT).to_string()
 }
 
@@ -119,7 +125,10 @@ mod tests {
             ("/...", b"...", false),
         ];
         for (raw, bytes, directory) in good {
-            let path = FilePath { bytes: bytes.to_vec(), directory: *directory };
+            let path = FilePath {
+                bytes: bytes.to_vec(),
+                directory: *directory,
+            };
             assert_eq!(file_path(raw), Ok(path), "{raw}");
         }
         let bad = [

@@ -30,7 +30,11 @@ pub(super) fn select(value: &str, length: u64) -> Selection {
     }
     let mut ranges = Vec::new();
     let mut asked = 0;
-    for spec in set.split(',').map(|spec| spec.trim_matches([' ', '\t'])).filter(|spec| !spec.is_empty()) {
+    for spec in set
+        .split(',')
+        .map(|spec| spec.trim_matches([' ', '\t']))
+        .filter(|spec| !spec.is_empty())
+    {
         asked += 1;
         match one(spec, length) {
             None => return Selection::Whole,
@@ -41,7 +45,9 @@ pub(super) fn select(value: &str, length: u64) -> Selection {
             return Selection::Whole;
         }
     }
-    let total = ranges.iter().fold(0_u64, |sum, range| sum.saturating_add(range.end - range.start));
+    let total = ranges.iter().fold(0_u64, |sum, range| {
+        sum.saturating_add(range.end - range.start)
+    });
     match ranges.len() {
         _ if asked == 0 => Selection::Whole,
         0 => Selection::Unsatisfiable,
@@ -54,7 +60,10 @@ pub(super) fn select(value: &str, length: u64) -> Selection {
 /// `first-last`, `first-` or `-suffix`. None: not a range at all. An empty range cannot be satisfied.
 fn one(spec: &str, length: u64) -> Option<Range<u64>> {
     let (first, last) = spec.split_once('-')?;
-    let (first, last) = (first.trim_matches([' ', '\t']), last.trim_matches([' ', '\t']));
+    let (first, last) = (
+        first.trim_matches([' ', '\t']),
+        last.trim_matches([' ', '\t']),
+    );
     if first.is_empty() {
         let suffix = number(last)?;
         return Some(length.saturating_sub(suffix)..length);

@@ -66,7 +66,10 @@ pub(super) struct Failed {
 
 /// The key of a layer's base pack.
 pub(super) fn base_key(layer: &Digest) -> Key {
-    Key::base(&format!("{}-v{FORMAT_VERSION}", super::ledger::name_of(layer)))
+    Key::base(&format!(
+        "{}-v{FORMAT_VERSION}",
+        super::ledger::name_of(layer)
+    ))
 }
 
 impl Fetcher {
@@ -77,17 +80,38 @@ impl Fetcher {
         limits: Limits,
     ) -> Fetcher {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Fetcher { registries, blobspace, pool, limits, cores, unpacking: Arc::default() }
+        Fetcher {
+            registries,
+            blobspace,
+            pool,
+            limits,
+            cores,
+            unpacking: Arc::default(),
+        }
     }
 
     /// Downloads, unpacks, verifies and seals the layer.
-    pub(super) async fn fetch(&self, repository: &Repository, expected: &Expected) -> Result<Lease<Pack>, Failed> {
+    pub(super) async fn fetch(
+        &self,
+        repository: &Repository,
+        expected: &Expected,
+    ) -> Result<Lease<Pack>, Failed> {
         let mut index = INDEX;
         for attempt in 0..CONTENDED_ATTEMPTS {
             match self.attempt(repository, expected, index).await {
                 Ok(lease) => return Ok(lease),
-                Err(Failure::Final(error)) => return Err(Failed { error, lasting: false }),
-                Err(Failure::Fault(error)) => return Err(Failed { error, lasting: true }),
+                Err(Failure::Final(error)) => {
+                    return Err(Failed {
+                        error,
+                        lasting: false,
+                    });
+                }
+                Err(Failure::Fault(error)) => {
+                    return Err(Failed {
+                        error,
+                        lasting: true,
+                    });
+                }
                 Err(Failure::Contended) => {
                     let pause = Duration::from_millis(50 << attempt.min(5));
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
@@ -99,18 +123,31 @@ impl Fetcher {
                             "{}: its index needs more than {most} bytes of memory, raise `memoryLimit`",
                             named(repository, expected)
                         );
-                        return Err(Failed { error: ImageError::Wrong(text.into()), lasting: true });
+                        return Err(Failed {
+                            error: ImageError::Wrong(text.into()),
+                            lasting: true,
+                        });
                     }
                     index = most;
                 }
             }
         }
-        let text = format!("{}: no space came free while other downloads were written", named(repository, expected));
-        Err(Failed { error: ImageError::Busy(text.into()), lasting: false })
+        let text = format!(
+            "{}: no space came free while other downloads were written",
+            named(repository, expected)
+        );
+        Err(Failed {
+            error: ImageError::Busy(text.into()),
+            lasting: false,
+        })
     }
 
     /// Downloads the layer only to see that the host has these bytes.
-    pub(super) async fn verify(&self, repository: &Repository, expected: &Expected) -> Result<(), ImageError> {
+    pub(super) async fn verify(
+        &self,
+        repository: &Repository,
+        expected: &Expected,
+    ) -> Result<(), ImageError> {
         let (wanted, size) = (expected.digest, expected.size);
         let checked = self.stream(repository, expected, PIPELINE, move |mut bytes| {
             let (mut hasher, mut count) = (wanted.hasher(), 0);
@@ -125,7 +162,9 @@ impl Fetcher {
                 }
             }
             if count != size {
-                return Err(UnpackError::Mismatch(format!("is {count} bytes, its manifest says {size}")));
+                return Err(UnpackError::Mismatch(format!(
+                    "is {count} bytes, its manifest says {size}"
+                )));
             }
             match hasher.finish() {
                 found if found == wanted => Ok(()),
@@ -147,12 +186,23 @@ impl Fetcher {
         index_bytes: u64,
     ) -> Result<Lease<Pack>, Failure> {
         let key = base_key(&expected.digest);
-        let (blobspace, limits, layer) = (self.blobspace.clone(), self.limits.clone(), expected.clone());
+        let (blobspace, limits, layer) = (
+            self.blobspace.clone(),
+            self.limits.clone(),
+            expected.clone(),
+        );
         let (unpacking, cores) = (self.unpacking.clone(), self.cores);
         self.stream(repository, expected, PIPELINE + index_bytes, move |bytes| {
             let busy = Busy::new(&unpacking);
-            let threads = if busy.count() < cores { Threads::Three } else { Threads::One };
-            let resources = Resources { threads, index_bytes };
+            let threads = if busy.count() < cores {
+                Threads::Three
+            } else {
+                Threads::One
+            };
+            let resources = Resources {
+                threads,
+                index_bytes,
+            };
             let reservation = blobspace.reserve(&key).map_err(as_write)?;
             let (reservation, _) = unpack(bytes, &layer, &limits, &resources, reservation)?;
             reservation.commit().map_err(as_write)
@@ -176,8 +226,14 @@ impl Fetcher {
             urls: Vec::new(),
         };
         let opening = self.registries.blob(repository, &descriptor);
-        let mut blob = self.patiently(&mut slot, opening).await.map_err(Failure::Final)?;
-        let mut piece = self.next(&mut slot, &mut blob).await.map_err(Failure::Final)?;
+        let mut blob = self
+            .patiently(&mut slot, opening)
+            .await
+            .map_err(Failure::Final)?;
+        let mut piece = self
+            .next(&mut slot, &mut blob)
+            .await
+            .map_err(Failure::Final)?;
         slot.run().await;
 
         let (sender, reader) = pipe(WINDOW);
@@ -203,7 +259,9 @@ impl Fetcher {
             None => sender.end(),
             Some(_) => drop(sender),
         }
-        let outcome = consumer.await.unwrap_or_else(|_| Err(UnpackError::Refused("unpacking it failed".into())));
+        let outcome = consumer
+            .await
+            .unwrap_or_else(|_| Err(UnpackError::Refused("unpacking it failed".into())));
         outcome.map_err(|error| self.failure(repository, expected, error, broken))
     }
 
@@ -242,25 +300,33 @@ impl Fetcher {
     ) -> Failure {
         let named = named(repository, expected);
         match error {
-            UnpackError::Refused(text) => Failure::Fault(ImageError::Wrong(format!("{named}: {text}").into())),
-            UnpackError::Mismatch(text) => Failure::Final(ImageError::Wrong(format!("{named}: {text}").into())),
+            UnpackError::Refused(text) => {
+                Failure::Fault(ImageError::Wrong(format!("{named}: {text}").into()))
+            }
+            UnpackError::Mismatch(text) => {
+                Failure::Final(ImageError::Wrong(format!("{named}: {text}").into()))
+            }
             UnpackError::Memory(_) => Failure::Memory,
-            UnpackError::Read(error) => Failure::Final(broken.unwrap_or_else(|| {
-                ImageError::Internal(format!("{named}: {error}").into())
-            })),
-            UnpackError::Write(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-                Some(BlobspaceError::Contended) => Failure::Contended,
-                Some(full @ BlobspaceError::LargerThanBound { .. }) => {
-                    Failure::Fault(ImageError::TooLarge(format!("{named}: {full}").into()))
+            UnpackError::Read(error) => Failure::Final(
+                broken.unwrap_or_else(|| ImageError::Internal(format!("{named}: {error}").into())),
+            ),
+            UnpackError::Write(error) => {
+                match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                    Some(BlobspaceError::Contended) => Failure::Contended,
+                    Some(full @ BlobspaceError::LargerThanBound { .. }) => {
+                        Failure::Fault(ImageError::TooLarge(format!("{named}: {full}").into()))
+                    }
+                    Some(full @ BlobspaceError::Full(_)) => {
+                        Failure::Final(ImageError::TooLarge(format!("{named}: {full}").into()))
+                    }
+                    other => {
+                        tracing::error!(%error, cause = other.map(tracing::field::display), "writing a pack failed");
+                        Failure::Final(ImageError::Internal(
+                            format!("{named}: the pack could not be written").into(),
+                        ))
+                    }
                 }
-                Some(full @ BlobspaceError::Full(_)) => {
-                    Failure::Final(ImageError::TooLarge(format!("{named}: {full}").into()))
-                }
-                other => {
-                    tracing::error!(%error, cause = other.map(tracing::field::display), "writing a pack failed");
-                    Failure::Final(ImageError::Internal(format!("{named}: the pack could not be written").into()))
-                }
-            },
+            }
         }
     }
 }
@@ -284,7 +350,6 @@ impl Drop for Busy<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
 
 fn as_write(error: BlobspaceError) -> UnpackError {
     UnpackError::Write(io::Error::other(error))

@@ -40,7 +40,9 @@ where
     T: Clone + Send + Sync + 'static,
 {
     pub(super) fn new() -> Self {
-        Flights { table: Table::default() }
+        Flights {
+            table: Table::default(),
+        }
     }
 
     /// Whether a job for this key is under way.
@@ -65,7 +67,9 @@ where
         let told = waiting.wait_for(Option::is_some).await;
         match told.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
-            _ => Err(ImageError::Internal("the job that fetched this image ended abnormally".into())),
+            _ => Err(ImageError::Internal(
+                "the job that fetched this image ended abnormally".into(),
+            )),
         }
     }
 
@@ -78,11 +82,16 @@ where
             return Ok(waiting.clone());
         }
         if table.len() >= MOST {
-            return Err(ImageError::Busy("too many images are being fetched, try again later".into()));
+            return Err(ImageError::Busy(
+                "too many images are being fetched, try again later".into(),
+            ));
         }
         let (tell, waiting) = watch::channel(None);
         table.insert(key.clone(), waiting.clone());
-        let landing = Landing { table: self.table.clone(), key };
+        let landing = Landing {
+            table: self.table.clone(),
+            key,
+        };
         let job = job();
         tokio::spawn(async move {
             let outcome = job.await;
@@ -93,7 +102,9 @@ where
     }
 }
 
-fn lock<K, T>(table: &Mutex<HashMap<K, Waiting<T>>>) -> std::sync::MutexGuard<'_, HashMap<K, Waiting<T>>> {
+fn lock<K, T>(
+    table: &Mutex<HashMap<K, Waiting<T>>>,
+) -> std::sync::MutexGuard<'_, HashMap<K, Waiting<T>>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -130,7 +141,8 @@ mod tests {
     async fn second_waiter_sees_the_same_error_and_the_next_request_starts_afresh() {
         let flights = Flights::<u8, u32>::new();
         let fail = || async { Err(ImageError::Wrong("torn".into())) };
-        let (first, second) = tokio::join!(flights.join(1, fail), flights.join(1, || async { Ok(1) }));
+        let (first, second) =
+            tokio::join!(flights.join(1, fail), flights.join(1, || async { Ok(1) }));
         assert_eq!(first.unwrap_err().to_string(), "torn");
         assert_eq!(second.unwrap_err().to_string(), "torn");
         assert_eq!(flights.join(1, || async { Ok(7) }).await.unwrap(), 7);
@@ -146,7 +158,11 @@ mod tests {
             mark.store(1, Ordering::SeqCst);
             Ok(1)
         };
-        assert!(tokio::time::timeout(Duration::from_millis(1), flights.join(1, || job)).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), flights.join(1, || job))
+                .await
+                .is_err()
+        );
         assert!(flights.has(&1));
         flights.join(1, || async { Ok(2) }).await.unwrap();
         assert_eq!(done.load(Ordering::SeqCst), 1);

@@ -55,28 +55,38 @@ impl Ledger {
     }
 
     pub(super) async fn put_document(&self, digest: Digest, bytes: Vec<u8>) {
-        self.write(RecordKind::Document, name_of(&digest), bytes).await;
+        self.write(RecordKind::Document, name_of(&digest), bytes)
+            .await;
     }
 
     pub(super) async fn tag(&self, reference: &Reference) -> Option<KnownTag> {
-        let bytes = self.read(RecordKind::Tag, hashed(&reference.to_string())).await?;
+        let bytes = self
+            .read(RecordKind::Tag, hashed(&reference.to_string()))
+            .await?;
         let record: TagRecord = serde_json::from_slice(&bytes).ok()?;
         if record.reference != reference.to_string() {
             return None;
         }
         let validated = UNIX_EPOCH + Duration::from_millis(record.validated);
-        Some(KnownTag { digest: record.digest.parse().ok()?, validated })
+        Some(KnownTag {
+            digest: record.digest.parse().ok()?,
+            validated,
+        })
     }
 
     pub(super) async fn put_tag(&self, reference: &Reference, known: &KnownTag) {
-        let validated = known.validated.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let validated = known
+            .validated
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let record = TagRecord {
             reference: reference.to_string(),
             digest: known.digest.to_string(),
             validated: u64::try_from(validated.as_millis()).unwrap_or(u64::MAX),
         };
         if let Ok(bytes) = serde_json::to_vec(&record) {
-            self.write(RecordKind::Tag, hashed(&record.reference), bytes).await;
+            self.write(RecordKind::Tag, hashed(&record.reference), bytes)
+                .await;
         }
     }
 
@@ -102,21 +112,27 @@ impl Ledger {
 
     /// The host has delivered these bytes for the repository.
     pub(super) async fn claim_delivered(&self, repository: &Repository, digest: Digest) {
-        self.put_claim(format!("{} {digest}", repository.host())).await;
+        self.put_claim(format!("{} {digest}", repository.host()))
+            .await;
         self.claim(repository, digest).await;
     }
 
     async fn claimed(&self, claim: String) -> bool {
-        self.read(RecordKind::Claim, hashed(&claim)).await.is_some_and(|bytes| bytes == claim.as_bytes())
+        self.read(RecordKind::Claim, hashed(&claim))
+            .await
+            .is_some_and(|bytes| bytes == claim.as_bytes())
     }
 
     async fn put_claim(&self, claim: String) {
-        self.write(RecordKind::Claim, hashed(&claim), claim.into_bytes()).await;
+        self.write(RecordKind::Claim, hashed(&claim), claim.into_bytes())
+            .await;
     }
 
     async fn read(&self, kind: RecordKind, name: String) -> Option<Vec<u8>> {
         let blobspace = self.blobspace.clone();
-        blocking(move || blobspace.record(kind, &name)).await.flatten()
+        blocking(move || blobspace.record(kind, &name))
+            .await
+            .flatten()
     }
 
     /// A record that cannot be written costs a repeated download later, not this answer: logged, not returned.
@@ -130,7 +146,9 @@ impl Ledger {
 }
 
 /// Runs blocking work off the reactor. None if it panicked or the runtime is ending.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }
 

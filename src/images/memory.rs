@@ -18,13 +18,19 @@ pub(super) struct Failures<K> {
 
 impl<K: Hash + Eq + Clone> Failures<K> {
     pub(super) fn new(lasts: Duration) -> Self {
-        Failures { lasts, table: Mutex::default() }
+        Failures {
+            lasts,
+            table: Mutex::default(),
+        }
     }
 
     /// The failure, while it lasts.
     pub(super) fn get(&self, key: &K) -> Option<ImageError> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.get(key).filter(|(until, _)| *until > Instant::now()).map(|(_, error)| error.clone())
+        table
+            .get(key)
+            .filter(|(until, _)| *until > Instant::now())
+            .map(|(_, error)| error.clone())
     }
 
     pub(super) fn put(&self, key: K, error: ImageError) {
@@ -34,7 +40,10 @@ impl<K: Hash + Eq + Clone> Failures<K> {
             table.retain(|_, (until, _)| *until > now);
         }
         if table.len() >= MOST {
-            let soonest = table.iter().min_by_key(|(_, (until, _))| *until).map(|(key, _)| key.clone());
+            let soonest = table
+                .iter()
+                .min_by_key(|(_, (until, _))| *until)
+                .map(|(key, _)| key.clone());
             if let Some(key) = soonest {
                 table.remove(&key);
             }

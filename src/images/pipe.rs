@@ -33,9 +33,22 @@ pub(super) struct Closed;
 pub(super) fn pipe(window: usize) -> (Sender, Reader) {
     let (sender, receiver) = mpsc::channel();
     let space = Arc::new(Semaphore::new(window));
-    let reader =
-        Reader { pieces: receiver, space: space.clone(), window, piece: Bytes::new(), held: 0, ended: false };
-    (Sender { pieces: sender, space, window }, reader)
+    let reader = Reader {
+        pieces: receiver,
+        space: space.clone(),
+        window,
+        piece: Bytes::new(),
+        held: 0,
+        ended: false,
+    };
+    (
+        Sender {
+            pieces: sender,
+            space,
+            window,
+        },
+        reader,
+    )
 }
 
 impl Sender {
@@ -64,7 +77,12 @@ impl Read for Reader {
                     self.piece = piece;
                 }
                 Ok(None) => self.ended = true,
-                Err(_) => return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the download was given up")),
+                Err(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::BrokenPipe,
+                        "the download was given up",
+                    ));
+                }
             }
         }
         let count = self.piece.len().min(buffer.len());
@@ -89,7 +107,11 @@ mod tests {
         let (sender, mut reader) = pipe(10);
         sender.send(Bytes::from_static(b"12345678")).await.unwrap();
         let full = sender.send(Bytes::from_static(b"abc"));
-        assert!(tokio::time::timeout(Duration::from_millis(20), full).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), full)
+                .await
+                .is_err()
+        );
         let reading = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
             reader.read_to_end(&mut all).map(|_| all)
@@ -105,7 +127,10 @@ mod tests {
         sender.send(Bytes::from_static(b"1")).await.unwrap();
         drop(sender);
         let mut all = Vec::new();
-        let error = tokio::task::spawn_blocking(move || reader.read_to_end(&mut all)).await.unwrap().unwrap_err();
+        let error = tokio::task::spawn_blocking(move || reader.read_to_end(&mut all))
+            .await
+            .unwrap()
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 

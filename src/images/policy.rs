@@ -40,8 +40,14 @@ impl Policies {
             })
         };
         Policies {
-            configured: config.repos.iter().map(|(name, repo)| (name.clone(), one(repo, true))).collect(),
-            any: config.allow_any_repo.then(|| one(&RepoConfig::default(), false)),
+            configured: config
+                .repos
+                .iter()
+                .map(|(name, repo)| (name.clone(), one(repo, true)))
+                .collect(),
+            any: config
+                .allow_any_repo
+                .then(|| one(&RepoConfig::default(), false)),
         }
     }
 
@@ -70,7 +76,11 @@ impl Policy {
     pub(super) fn workdir(&self, image: &ImageConfig) -> Vec<u8> {
         let workdir = match &self.repo.workdir {
             Some(workdir) => workdir.clone(),
-            None => image.labels.get(IDE_MANIFEST).and_then(|label| ide_directory(label)).unwrap_or_default(),
+            None => image
+                .labels
+                .get(IDE_MANIFEST)
+                .and_then(|label| ide_directory(label))
+                .unwrap_or_default(),
         };
         cleaned(&workdir)
     }
@@ -86,7 +96,11 @@ fn ide_directory(label: &str) -> Option<String> {
         kind: String,
     }
     let ide: Ide = serde_json::from_str(label).ok()?;
-    let parent = if ide.kind == "desktop" { "ide-desktop" } else { "ide" };
+    let parent = if ide.kind == "desktop" {
+        "ide-desktop"
+    } else {
+        "ide"
+    };
     (!ide.name.is_empty()).then(|| format!("/{parent}/{}", ide.name))
 }
 
@@ -106,7 +120,10 @@ fn cleaned(path: &str) -> Vec<u8> {
 /// The configuration refused globs that do not parse, so none is lost here.
 fn globs(patterns: &[String]) -> GlobSet {
     let mut builder = GlobSetBuilder::new();
-    for glob in patterns.iter().filter_map(|pattern| Glob::new(pattern).ok()) {
+    for glob in patterns
+        .iter()
+        .filter_map(|pattern| Glob::new(pattern).ok())
+    {
         builder.add(glob);
     }
     builder.build().unwrap_or_default()
@@ -120,7 +137,10 @@ mod tests {
     fn the_label_of_an_ide_names_its_directory() {
         let table = [
             (r#"{"name":"code","kind":"browser"}"#, Some("/ide/code")),
-            (r#"{"name":"gateway","kind":"desktop","version":"1"}"#, Some("/ide-desktop/gateway")),
+            (
+                r#"{"name":"gateway","kind":"desktop","version":"1"}"#,
+                Some("/ide-desktop/gateway"),
+            ),
             (r#"{"name":"code"}"#, Some("/ide/code")),
             (r#"{"name":"","kind":"browser"}"#, None),
             (r#"{"kind":"browser"}"#, None),
@@ -133,7 +153,13 @@ mod tests {
 
     #[test]
     fn a_workdir_is_cleaned_and_never_above_the_root() {
-        for (path, cleaned_path) in [("/ide/", "ide"), ("", ""), ("/", ""), ("a//./b/../c", "a/c"), ("/../../etc", "etc")] {
+        for (path, cleaned_path) in [
+            ("/ide/", "ide"),
+            ("", ""),
+            ("/", ""),
+            ("a//./b/../c", "a/c"),
+            ("/../../etc", "etc"),
+        ] {
             assert_eq!(cleaned(path), cleaned_path.as_bytes(), "{path}");
         }
     }

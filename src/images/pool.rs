@@ -51,7 +51,9 @@ pub(super) struct Slot {
 
 impl Pool {
     pub(super) fn new(workers: usize, per_registry: usize, memory_bytes: u64) -> Pool {
-        let memory_mib = u32::try_from(memory_bytes / MIB).unwrap_or(u32::MAX).clamp(2 * RESIDUE, 1 << 24);
+        let memory_mib = u32::try_from(memory_bytes / MIB)
+            .unwrap_or(u32::MAX)
+            .clamp(2 * RESIDUE, 1 << 24);
         let stalled = MOST_STALLED.min(u64::from(memory_mib / 2 / RESIDUE));
         Pool(Arc::new(Inner {
             workers: Arc::new(Semaphore::new(workers)),
@@ -83,17 +85,33 @@ impl Pool {
     pub(super) async fn enter(&self, host: &str, memory_bytes: u64) -> Slot {
         let registry = {
             let mut registries = self.registries();
-            registries.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.0.per_registry))).clone()
+            registries
+                .entry(host.to_owned())
+                .or_insert_with(|| Arc::new(Semaphore::new(self.0.per_registry)))
+                .clone()
         };
-        let grant = u32::try_from(memory_bytes.div_ceil(MIB)).unwrap_or(u32::MAX).clamp(RESIDUE, self.0.memory_mib / 2);
-        let mut slot =
-            Slot { pool: self.clone(), host: host.to_owned(), registry, grant, at_registry: None, worker: None, memory: None, stalled: None };
+        let grant = u32::try_from(memory_bytes.div_ceil(MIB))
+            .unwrap_or(u32::MAX)
+            .clamp(RESIDUE, self.0.memory_mib / 2);
+        let mut slot = Slot {
+            pool: self.clone(),
+            host: host.to_owned(),
+            registry,
+            grant,
+            at_registry: None,
+            worker: None,
+            memory: None,
+            stalled: None,
+        };
         slot.at_registry = slot.take(&slot.registry, 1).await;
         slot
     }
 
     fn registries(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Semaphore>>> {
-        self.0.registries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .registries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,7 +125,11 @@ impl Slot {
             self.at_registry = self.take(&self.registry, 1).await;
         }
         self.worker = self.take(&self.pool.0.workers, 1).await;
-        let missing = self.grant - self.memory.as_ref().map_or(0, |held| held.num_permits() as u32);
+        let missing = self.grant
+            - self
+                .memory
+                .as_ref()
+                .map_or(0, |held| held.num_permits() as u32);
         let more = self.take(&self.pool.0.memory, missing).await;
         match (&mut self.memory, more) {
             (Some(held), Some(more)) => held.merge(more),
@@ -125,7 +147,10 @@ impl Slot {
             return Ok(());
         }
         let Ok(stalled) = self.pool.0.stalled.clone().try_acquire_owned() else {
-            let text = format!("{} is silent, and so are too many other downloads", self.host);
+            let text = format!(
+                "{} is silent, and so are too many other downloads",
+                self.host
+            );
             return Err(ImageError::Silent(text.into()));
         };
         self.stalled = Some(stalled);
@@ -181,7 +206,9 @@ mod tests {
     use std::time::Duration;
 
     async fn comes<T>(future: impl Future<Output = T>) -> Option<T> {
-        tokio::time::timeout(Duration::from_millis(50), future).await.ok()
+        tokio::time::timeout(Duration::from_millis(50), future)
+            .await
+            .ok()
     }
 
     #[tokio::test]
@@ -210,7 +237,10 @@ mod tests {
         }
         assert!(comes(third.run()).await.is_some());
         assert!(comes(silent[0].run()).await.is_some());
-        assert!(comes(silent[1].run()).await.is_none(), "a worker is taken by each of the other two");
+        assert!(
+            comes(silent[1].run()).await.is_none(),
+            "a worker is taken by each of the other two"
+        );
         drop(third);
         assert!(comes(silent[1].run()).await.is_some());
     }
@@ -226,7 +256,10 @@ mod tests {
             silent.push(slot);
         }
         let mut one_more = pool.enter("h", u64::MAX).await;
-        assert!(comes(one_more.run()).await.is_some(), "the largest grant is still to be had");
+        assert!(
+            comes(one_more.run()).await.is_some(),
+            "the largest grant is still to be had"
+        );
         assert!(matches!(one_more.stall(), Err(ImageError::Silent(_))));
     }
 

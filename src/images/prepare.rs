@@ -2,16 +2,16 @@
 //! Each step looks on disk first, then flies; and nobody gets at bytes that others fetched
 //! without showing that it has them too.
 
+use super::ImageError;
 use super::fetch::{Failed, Fetcher, base_key};
 use super::flight::Flights;
 use super::ledger::{Ledger, blocking};
 use super::memory::Failures;
 use super::policy::Policy;
-use super::ImageError;
 use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
-use crate::modify::Rules;
 use crate::digest::Digest;
 use crate::metrics::Metrics;
+use crate::modify::Rules;
 use crate::oci::{self, Descriptor, Document, ImageConfig, Manifest, Platform};
 use crate::pack::{Pack, PackError};
 use crate::reference::{Repository, Version};
@@ -123,12 +123,17 @@ impl Preparer {
             None => None,
             Some(_) => Some(self.modified(&image.layer.digest, &base, policy).await?),
         };
-        Ok(Prepared { image, base, modified })
+        Ok(Prepared {
+            image,
+            base,
+            modified,
+        })
     }
 
     /// Whether the repository's manifest of that digest is on disk.
     pub(super) async fn is_known(&self, repository: &Repository, digest: Digest) -> bool {
-        self.ledger.repository_has(repository, digest).await && self.ledger.document(digest).await.is_some()
+        self.ledger.repository_has(repository, digest).await
+            && self.ledger.document(digest).await.is_some()
     }
 
     /// The tag means this digest, says the registry with the repository's credentials: if the host has
@@ -139,24 +144,38 @@ impl Preparer {
         }
     }
 
-    async fn image(self: &Arc<Self>, repository: &Repository, digest: Digest) -> Result<Image, ImageError> {
+    async fn image(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<Image, ImageError> {
         let mut digest = digest;
         for _ in 0..=INDEX_DEPTH {
             let bytes = self.document(repository, Wanted::Manifest(digest)).await?;
-            let named = |text: &dyn std::fmt::Display| format!("manifest {digest} of `{repository}`: {text}");
+            let named = |text: &dyn std::fmt::Display| {
+                format!("manifest {digest} of `{repository}`: {text}")
+            };
             let wrong = |text: &dyn std::fmt::Display| ImageError::Wrong(named(text).into());
             match oci::parse_document(None, &bytes).map_err(|error| wrong(&error))? {
-                Document::Manifest(manifest) => return self.described(repository, digest, &manifest).await,
+                Document::Manifest(manifest) => {
+                    return self.described(repository, digest, &manifest).await;
+                }
                 Document::Index(entries) => {
                     let chosen = oci::choose(&entries, &self.platform).map_err(|there_are| {
-                        let text = named(&format_args!("no image for {}, there are: {}", self.platform, there_are.join(", ")));
+                        let text = named(&format_args!(
+                            "no image for {}, there are: {}",
+                            self.platform,
+                            there_are.join(", ")
+                        ));
                         ImageError::NotFound(text.into())
                     })?;
                     digest = chosen.descriptor.digest;
                 }
             }
         }
-        let text = format!("manifest {digest} of `{repository}`: more than {INDEX_DEPTH} indexes within each other");
+        let text = format!(
+            "manifest {digest} of `{repository}`: more than {INDEX_DEPTH} indexes within each other"
+        );
         Err(ImageError::Wrong(text.into()))
     }
 
@@ -166,26 +185,48 @@ impl Preparer {
         digest: Digest,
         manifest: &Manifest,
     ) -> Result<Image, ImageError> {
-        let wrong = |text: String| ImageError::Wrong(format!("image {digest} of `{repository}`: {text}").into());
+        let wrong = |text: String| {
+            ImageError::Wrong(format!("image {digest} of `{repository}`: {text}").into())
+        };
         let Some(layer) = manifest.layers.first() else {
-            return Err(ImageError::NotFound(format!("image {digest} of `{repository}` has no layers").into()));
+            return Err(ImageError::NotFound(
+                format!("image {digest} of `{repository}` has no layers").into(),
+            ));
         };
         let mut config = ImageConfig::default();
         let mut diff_id = None;
         if oci::is_image_config(&manifest.config.media_type) {
-            let bytes = self.document(repository, Wanted::Config(manifest.config.clone())).await?;
+            let bytes = self
+                .document(repository, Wanted::Config(manifest.config.clone()))
+                .await?;
             config = oci::parse_config(&bytes).map_err(|error| wrong(error.to_string()))?;
             let (diff_ids, layers) = (config.diff_ids.len(), manifest.layers.len());
             if diff_ids != layers {
-                return Err(wrong(format!("its configuration has {diff_ids} diff IDs for {layers} layers")));
+                return Err(wrong(format!(
+                    "its configuration has {diff_ids} diff IDs for {layers} layers"
+                )));
             }
             diff_id = config.diff_ids.first().copied();
         }
-        let layer = Expected { digest: layer.digest, size: layer.size, media_type: layer.media_type.clone(), diff_id };
-        Ok(Image { digest, config, layer, layers: manifest.layers.len() })
+        let layer = Expected {
+            digest: layer.digest,
+            size: layer.size,
+            media_type: layer.media_type.clone(),
+            diff_id,
+        };
+        Ok(Image {
+            digest,
+            config,
+            layer,
+            layers: manifest.layers.len(),
+        })
     }
 
-    async fn document(self: &Arc<Self>, repository: &Repository, wanted: Wanted) -> Result<Arc<Vec<u8>>, ImageError> {
+    async fn document(
+        self: &Arc<Self>,
+        repository: &Repository,
+        wanted: Wanted,
+    ) -> Result<Arc<Vec<u8>>, ImageError> {
         let digest = wanted.digest();
         let mut outcome = Err(ImageError::Internal("no round was made".into()));
         for _ in 0..ROUNDS {
@@ -214,14 +255,28 @@ impl Preparer {
         outcome
     }
 
-    async fn fetch_document(&self, repository: &Repository, wanted: &Wanted) -> Result<Arc<Vec<u8>>, ImageError> {
+    async fn fetch_document(
+        &self,
+        repository: &Repository,
+        wanted: &Wanted,
+    ) -> Result<Arc<Vec<u8>>, ImageError> {
         let document = match wanted {
-            Wanted::Manifest(digest) => self.registries.manifest(repository, &Version::Digest(*digest)).await?,
-            Wanted::Config(descriptor) => self.registries.small_blob(repository, descriptor).await?,
+            Wanted::Manifest(digest) => {
+                self.registries
+                    .manifest(repository, &Version::Digest(*digest))
+                    .await?
+            }
+            Wanted::Config(descriptor) => {
+                self.registries.small_blob(repository, descriptor).await?
+            }
         };
         let bytes = document.bytes.to_vec();
-        self.ledger.put_document(document.digest, bytes.clone()).await;
-        self.ledger.claim_delivered(repository, document.digest).await;
+        self.ledger
+            .put_document(document.digest, bytes.clone())
+            .await;
+        self.ledger
+            .claim_delivered(repository, document.digest)
+            .await;
         Ok(Arc::new(bytes))
     }
 
@@ -229,18 +284,30 @@ impl Preparer {
     async fn show(&self, repository: &Repository, wanted: &Wanted) -> Result<(), ImageError> {
         match wanted {
             Wanted::Manifest(digest) => {
-                let found = self.registries.resolve(repository, &digest.to_string()).await?;
+                let found = self
+                    .registries
+                    .resolve(repository, &digest.to_string())
+                    .await?;
                 if found != *digest {
-                    let text = format!("`{repository}`: asked for manifest {digest}, the registry says {found}");
+                    let text = format!(
+                        "`{repository}`: asked for manifest {digest}, the registry says {found}"
+                    );
                     return Err(ImageError::Wrong(text.into()));
                 }
                 Ok(())
             }
-            Wanted::Config(descriptor) => Ok(self.registries.probe_blob(repository, &descriptor.digest).await?),
+            Wanted::Config(descriptor) => Ok(self
+                .registries
+                .probe_blob(repository, &descriptor.digest)
+                .await?),
         }
     }
 
-    async fn layer(self: &Arc<Self>, repository: &Repository, layer: &Expected) -> Result<Lease<Pack>, ImageError> {
+    async fn layer(
+        self: &Arc<Self>,
+        repository: &Repository,
+        layer: &Expected,
+    ) -> Result<Lease<Pack>, ImageError> {
         let host = repository.host();
         let mut outcome = Err(ImageError::Internal("no round was made".into()));
         for _ in 0..ROUNDS {
@@ -248,7 +315,9 @@ impl Preparer {
                 let ours = self.ledger.repository_has(repository, layer.digest).await;
                 if ours || self.ledger.host_delivered(host, layer.digest).await {
                     if !ours {
-                        self.registries.probe_blob(repository, &layer.digest).await?;
+                        self.registries
+                            .probe_blob(repository, &layer.digest)
+                            .await?;
                         self.ledger.claim(repository, layer.digest).await;
                     }
                     return promised(repository, layer, pack);
@@ -278,11 +347,18 @@ impl Preparer {
     }
 
     /// One cold fetch, with its one line in the log.
-    async fn fetch_layer(&self, repository: &Repository, layer: &Expected) -> Result<Lease<Pack>, ImageError> {
+    async fn fetch_layer(
+        &self,
+        repository: &Repository,
+        layer: &Expected,
+    ) -> Result<Lease<Pack>, ImageError> {
         let started = Instant::now();
         let (outcome, lasting) = match self.sealed(&base_key(&layer.digest)).await {
             // From another host: this one has yet to deliver the same bytes.
-            Some(pack) => (self.fetcher.verify(repository, layer).await.map(|()| pack), false),
+            Some(pack) => (
+                self.fetcher.verify(repository, layer).await.map(|()| pack),
+                false,
+            ),
             None => match self.fetcher.fetch(repository, layer).await {
                 Ok(pack) => (promised(repository, layer, pack), false),
                 Err(Failed { error, lasting }) => (Err(error), lasting),
@@ -300,7 +376,8 @@ impl Preparer {
                 tracing::warn!(%repository, %digest, bytes, seconds, outcome = %error, "layer not fetched");
                 if lasting {
                     let host = repository.host().to_owned();
-                    self.faults.put((host, layer.digest, layer.diff_id), error.clone());
+                    self.faults
+                        .put((host, layer.digest, layer.diff_id), error.clone());
                 }
             }
         }
@@ -317,7 +394,10 @@ impl Preparer {
         let Some(rules) = policy.rules.clone() else {
             return Err(ImageError::Internal("no replacements to apply".into()));
         };
-        let key = Key::side(&base_key(layer), &format!("replaced-{}", rules.fingerprint()));
+        let key = Key::side(
+            &base_key(layer),
+            &format!("replaced-{}", rules.fingerprint()),
+        );
         if let Some(pack) = self.sealed(&key).await {
             return Ok(pack);
         }
@@ -329,9 +409,12 @@ impl Preparer {
                 if let Some(pack) = preparer.sealed(&side_key).await {
                     return Ok(pack);
                 }
-                let (blobspace, key, rules) = (preparer.blobspace.clone(), side_key.clone(), rules.clone());
+                let (blobspace, key, rules) =
+                    (preparer.blobspace.clone(), side_key.clone(), rules.clone());
                 let (base, workdir) = (base.clone(), workdir.clone());
-                let write = blocking(move || make_side_pack(&blobspace, &key, &rules, &base, workdir.as_deref()));
+                let write = blocking(move || {
+                    make_side_pack(&blobspace, &key, &rules, &base, workdir.as_deref())
+                });
                 made = write.await.unwrap_or(made);
                 if !matches!(made, Err(ImageError::Busy(_))) {
                     break;
@@ -349,7 +432,10 @@ impl Preparer {
         let lease = blocking(move || {
             let lease = blobspace.get(&key)?;
             if lease.poisoned() {
-                tracing::error!(key = key.as_str(), "a page of this pack cannot be read, it is dropped");
+                tracing::error!(
+                    key = key.as_str(),
+                    "a page of this pack cannot be read, it is dropped"
+                );
                 blobspace.discard(&key);
                 return None;
             }
@@ -368,8 +454,9 @@ fn make_side_pack(
     workdir: Option<&str>,
 ) -> Result<Lease<Pack>, ImageError> {
     let reservation = blobspace.reserve(key).map_err(|error| unwritten(&error))?;
-    let (reservation, _, warnings) =
-        rules.apply(base, workdir, reservation).map_err(|error| unmodified(&error))?;
+    let (reservation, _, warnings) = rules
+        .apply(base, workdir, reservation)
+        .map_err(|error| unmodified(&error))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -377,26 +464,38 @@ fn make_side_pack(
 }
 
 /// The pack was verified against what another manifest promised: check this one's promises too.
-fn promised(repository: &Repository, layer: &Expected, pack: Lease<Pack>) -> Result<Lease<Pack>, ImageError> {
+fn promised(
+    repository: &Repository,
+    layer: &Expected,
+    pack: Lease<Pack>,
+) -> Result<Lease<Pack>, ImageError> {
     let origin = pack.origin();
     let wrong = |text: String| {
-        Err(ImageError::Wrong(format!("layer {} of `{repository}`: {text}", layer.digest).into()))
+        Err(ImageError::Wrong(
+            format!("layer {} of `{repository}`: {text}", layer.digest).into(),
+        ))
     };
     if origin.size != layer.size {
-        return wrong(format!("is {} bytes, its manifest says {}", origin.size, layer.size));
+        return wrong(format!(
+            "is {} bytes, its manifest says {}",
+            origin.size, layer.size
+        ));
     }
     match layer.diff_id {
-        Some(diff_id) if diff_id != origin.diff_id => {
-            wrong(format!("has diff ID {}, the image's configuration says {diff_id}", origin.diff_id))
-        }
+        Some(diff_id) if diff_id != origin.diff_id => wrong(format!(
+            "has diff ID {}, the image's configuration says {diff_id}",
+            origin.diff_id
+        )),
         _ => Ok(pack),
     }
 }
 
 /// An error that another repository of the same host need not share.
 fn is_own_affair<T>(outcome: &Result<T, ImageError>) -> bool {
-    matches!(outcome, Err(ImageError::NotFound(_) | ImageError::Denied(_)))
-        || matches!(outcome, Err(ImageError::Wrong(_)))
+    matches!(
+        outcome,
+        Err(ImageError::NotFound(_) | ImageError::Denied(_))
+    ) || matches!(outcome, Err(ImageError::Wrong(_)))
 }
 
 fn outcome_label<T>(outcome: &Result<T, ImageError>) -> &'static str {
@@ -418,7 +517,9 @@ fn unwritten(error: &BlobspaceError) -> ImageError {
         BlobspaceError::LargerThanBound { .. } | BlobspaceError::Full(_) => {
             ImageError::TooLarge(format!("modified files: {error}").into())
         }
-        BlobspaceError::Contended => ImageError::Busy("no space for modified files now, try again".into()),
+        BlobspaceError::Contended => {
+            ImageError::Busy("no space for modified files now, try again".into())
+        }
         BlobspaceError::Io(_) => {
             tracing::error!(%error, "writing a side pack failed");
             ImageError::Internal("modified files could not be written".into())
@@ -428,7 +529,9 @@ fn unwritten(error: &BlobspaceError) -> ImageError {
 
 fn unmodified(error: &PackError) -> ImageError {
     let inner = match error {
-        PackError::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<BlobspaceError>()),
+        PackError::Io(error) => error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<BlobspaceError>()),
         _ => None,
     };
     inner.map_or_else(

@@ -63,7 +63,10 @@ impl View {
     pub fn find(&self, path: &[u8]) -> Result<Node, ResolveError> {
         let entry = self.base.resolve(path)?;
         match entry.kind {
-            Kind::Directory => Ok(Node::Directory(DirectoryNode { view: self.clone(), id: entry.id })),
+            Kind::Directory => Ok(Node::Directory(DirectoryNode {
+                view: self.clone(),
+                id: entry.id,
+            })),
             Kind::File => Ok(Node::File(self.file(&entry))),
             _ => Err(ResolveError::NotFound),
         }
@@ -75,7 +78,10 @@ impl View {
     }
 
     fn file(&self, entry: &Entry<'_>) -> FileNode {
-        let modified = self.modified.as_ref().and_then(|pack| Some((pack, pack.lookup(entry.path)?)));
+        let modified = self
+            .modified
+            .as_ref()
+            .and_then(|pack| Some((pack, pack.lookup(entry.path)?)));
         match modified {
             Some((pack, entry)) => FileNode::new(pack, &entry, None),
             None => FileNode::new(&self.base, entry, Some(entry.mtime)),
@@ -85,28 +91,43 @@ impl View {
 
 impl FileNode {
     fn new(pack: &Lease<Pack>, entry: &Entry<'_>, mtime: Option<i64>) -> FileNode {
-        FileNode { pack: pack.clone(), offset: entry.offset, length: entry.length, hash: entry.hash, mtime }
+        FileNode {
+            pack: pack.clone(),
+            offset: entry.offset,
+            length: entry.length,
+            hash: entry.hash,
+            mtime,
+        }
     }
 
     /// The content as shared bytes, without a copy. Panics if the range is not within `0..length`.
     pub fn bytes(&self, range: Range<u64>) -> Bytes {
-        assert!(range.start <= range.end && range.end <= self.length, "range outside of the file");
+        assert!(
+            range.start <= range.end && range.end <= self.length,
+            "range outside of the file"
+        );
         if range.is_empty() {
             return Bytes::new();
         }
         let start = to_index(self.offset + range.start);
         let end = to_index(self.offset + range.end);
-        Bytes::from_owner(Slice { pack: self.pack.clone(), start, end })
+        Bytes::from_owner(Slice {
+            pack: self.pack.clone(),
+            start,
+            end,
+        })
     }
 
     /// Whether all pages of the range are in memory. See [`Pack::resident`].
     pub fn resident(&self, range: Range<u64>) -> bool {
-        self.pack.resident(self.offset + range.start, range.end - range.start)
+        self.pack
+            .resident(self.offset + range.start, range.end - range.start)
     }
 
     /// Reads the range's pages in. Blocking. See [`Pack::populate`].
     pub fn populate(&self, range: Range<u64>) -> std::io::Result<()> {
-        self.pack.populate(self.offset + range.start, range.end - range.start)
+        self.pack
+            .populate(self.offset + range.start, range.end - range.start)
     }
 
     /// A page could not be read: bytes read since may be zeros and must not be sent.
@@ -118,7 +139,11 @@ impl FileNode {
 impl DirectoryNode {
     /// Sorted by name (bytes).
     pub fn children(&self) -> Vec<Child> {
-        self.view.base.children(self.id).filter_map(|child| self.child(&child)).collect()
+        self.view
+            .base
+            .children(self.id)
+            .filter_map(|child| self.child(&child))
+            .collect()
     }
 
     fn child(&self, entry: &Entry<'_>) -> Option<Child> {
@@ -128,10 +153,20 @@ impl DirectoryNode {
             _ => *entry,
         };
         match target.kind {
-            Kind::Directory => Some(Child { name, directory: true, length: 0, mtime: entry.mtime }),
+            Kind::Directory => Some(Child {
+                name,
+                directory: true,
+                length: 0,
+                mtime: entry.mtime,
+            }),
             Kind::File => {
                 let length = self.view.file(&target).length;
-                Some(Child { name, directory: false, length, mtime: entry.mtime })
+                Some(Child {
+                    name,
+                    directory: false,
+                    length,
+                    mtime: entry.mtime,
+                })
             }
             _ => None,
         }

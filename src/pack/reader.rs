@@ -75,7 +75,10 @@ impl Reader {
             content_end: footer.content_end.get(),
             seed: footer.seed.get(),
             entries: footer.entries.get(),
-            origin: footer.origin.origin().ok_or_else(|| corrupt("says no origin"))?,
+            origin: footer
+                .origin
+                .origin()
+                .ok_or_else(|| corrupt("says no origin"))?,
             records,
             mapping,
         };

@@ -1,6 +1,8 @@
 //! Writes a pack front to back: contents as they come, the index at the end.
 
-use super::format::{FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, NONE, OriginRecord, path_hash, slots_for};
+use super::format::{
+    FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, NONE, OriginRecord, path_hash, slots_for,
+};
 use super::tree::{Tree, tree_path};
 use super::{EntryHeader, FORMAT_VERSION, Kind, Origin, PackError, Summary};
 use std::io::{self, Write};

@@ -1,0 +1,191 @@
+//! `registries.<host>` and `repos.<name>`: what has a name of the user's choice.
+
+use super::decode::{Field, Reader, Section};
+use super::schema::path;
+use super::tree::Node;
+use super::{InlineStatic, RegistryConfig, Replacement, RepoConfig};
+use crate::reference::grammar::{is_domain, is_tag};
+use crate::reference::{Repository, canonical_host};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+pub(super) const REGISTRY: &[&str] = &["plainHttp", "ca", "layout", "tokenHosts", "mirrors"];
+pub(super) const REPO: &[&str] = &[
+    "prePull",
+    "workdir",
+    "replacements",
+    "inlineStatic",
+    "immutableTags",
+    "listing",
+];
+pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
+pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
+
+pub(super) fn registries(
+    reader: &mut Reader<'_>,
+    field: Option<Field<'_>>,
+    base: &Path,
+) -> BTreeMap<String, RegistryConfig> {
+    let (mut registries, mut lines) = (BTreeMap::new(), HashMap::new());
+    for (path, entry) in reader.map(field) {
+        let Some(host) = canonical_host(&entry.key) else {
+            let message = "is not a registry's host, write for example \"registry.example.com\" or \"localhost:5000\" (no scheme, no path)";
+            reader.error(entry.line, &path, message);
+            continue;
+        };
+        let host = host.into_owned();
+        if let Some(first) = lines.insert(host.clone(), entry.line) {
+            reader.repeated(entry.line, &path, first);
+        }
+        let config = registry(reader, &entry.value, &path, base);
+        registries.insert(host, config);
+    }
+    registries
+}
+
+fn registry(reader: &mut Reader<'_>, node: &Node, at: &str, base: &Path) -> RegistryConfig {
+    let section = reader.section(node, at, REGISTRY, |_| None);
+    let config = RegistryConfig {
+        plain_http: reader.flag(section.get("plainHttp")).unwrap_or(false),
+        ca: path(reader, section.get("ca"), base),
+        layout: path(reader, section.get("layout"), base),
+        token_hosts: reader.texts(section.get("tokenHosts"), host),
+        mirrors: reader.texts(section.get("mirrors"), host),
+    };
+    let networked = config.plain_http
+        || config.ca.is_some()
+        || !config.token_hosts.is_empty()
+        || !config.mirrors.is_empty();
+    if config.layout.is_some() && networked {
+        let message = "a layout is read without a network: remove the other keys of this registry, or this one";
+        reader.error(section.line, &section.path_of("layout"), message);
+    }
+    if config.plain_http && config.ca.is_some() {
+        let message = "plain HTTP has no certificates: remove `ca` or `plainHttp`";
+        reader.error(section.line, &section.path_of("ca"), message);
+    }
+    config
+}
+
+fn host(text: &str) -> Result<String, String> {
+    match is_domain(text) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(format!(
+            "{text:?} is not a host, write for example \"mirror.example.com\" or \"10.0.0.7:5000\" (no scheme, no path)"
+        )),
+    }
+}
+
+pub(super) fn repos(
+    reader: &mut Reader<'_>,
+    field: Option<Field<'_>>,
+) -> BTreeMap<Repository, RepoConfig> {
+    let (mut repos, mut lines) = (BTreeMap::new(), HashMap::new());
+    for (path, entry) in reader.map(field) {
+        let Ok(repository) = Repository::parse(&entry.key) else {
+            let message = "is not a repository's name, write host and path without tag, for example \"docker.io/library/nginx\"";
+            reader.error(entry.line, &path, message);
+            continue;
+        };
+        if let Some(first) = lines.insert(repository.clone(), entry.line) {
+            reader.repeated(entry.line, &path, first);
+        }
+        let config = repo(reader, &entry.value, &path);
+        repos.insert(repository, config);
+    }
+    repos
+}
+
+fn repo(reader: &mut Reader<'_>, node: &Node, at: &str) -> RepoConfig {
+    let section = reader.section(node, at, REPO, |_| None);
+    let mut replacements = Vec::new();
+    for (path, node) in reader.list(section.get("replacements")) {
+        let section = reader.section(node, &path, REPLACEMENT, |_| None);
+        let file = required(reader, &section, "path", |text| match inside(text) {
+            Ok(_) if text.trim_matches('/').is_empty() => Err("is empty, name a file".into()),
+            other => other,
+        });
+        let search = required(reader, &section, "search", not_empty);
+        let replacement = reader
+            .text(section.get("replacement"), anything)
+            .unwrap_or_default();
+        if let (Some(path), Some(search)) = (file, search) {
+            replacements.push(Replacement {
+                path,
+                search,
+                replacement,
+            });
+        }
+    }
+    let mut inline_static = Vec::new();
+    for (path, node) in reader.list(section.get("inlineStatic")) {
+        let section = reader.section(node, &path, INLINE_STATIC, |_| None);
+        let search = required(reader, &section, "search", not_empty);
+        let replacement = reader
+            .text(section.get("replacement"), anything)
+            .unwrap_or_default();
+        if let Some(search) = search {
+            inline_static.push(InlineStatic {
+                search,
+                replacement,
+            });
+        }
+    }
+    RepoConfig {
+        pre_pull: reader.texts(section.get("prePull"), |text| match is_tag(text) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("{text:?} is not a tag, write for example \"v1\"")),
+        }),
+        workdir: reader.word(section.get("workdir"), inside),
+        replacements,
+        inline_static,
+        immutable_tags: reader.texts(section.get("immutableTags"), glob),
+        listing: reader.flag(section.get("listing")),
+    }
+}
+
+fn required<T>(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    key: &'static str,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Option<T> {
+    let field = section.get(key);
+    if field.is_none() {
+        reader.error(section.line, &section.path_of(key), "is missing");
+    }
+    reader.text(field, check)
+}
+
+fn anything(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("is empty, and would match everywhere: give a text".into()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A path within an image.
+fn inside(text: &str) -> Result<String, String> {
+    if text.split('/').any(|component| component == "..") {
+        return Err(format!("{text:?} leaves the image: remove `..`"));
+    }
+    if text.contains('\0') {
+        return Err(format!("{text:?} is not a path: it holds a NUL"));
+    }
+    Ok(text.to_owned())
+}
+
+fn glob(text: &str) -> Result<String, String> {
+    match globset::Glob::new(text) {
+        _ if text.is_empty() => Err("is empty, write for example \"v*\"".into()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{text:?} is not a glob ({}), write for example \"v*\" or \"[0-9]*\"",
+            error.kind()
+        )),
+    }
+}

@@ -1,0 +1,303 @@
+//! The accept loop and the life of a connection: HTTP/1.1 and HTTP/2 by prior knowledge.
+//!
+//! What a caller may rely on: no client holds a connection by silence or slowness (see
+//! [`socket`](super::socket) for the times); one connection too many is told so; a failing accept
+//! neither ends nor spins the loop; from [`Phase::Draining`] on answers ask for a new connection
+//! elsewhere, from [`Phase::Stopping`] on nothing is accepted, and what is in flight ends within a limit.
+
+use super::socket::{Answering, Protocol, Pulse, Socket};
+use crate::metrics::Metrics;
+use crate::shutdown::{Lifecycle, Phase};
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Request, Response, Version};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+/// Bytes of a request's head at most, and of what hyper buffers of it.
+const MOST_HEAD: usize = 64 << 10;
+/// Header fields of a request at most.
+const MOST_HEADERS: usize = 100;
+/// Streams of one HTTP/2 connection at once.
+const MOST_STREAMS: u32 = 128;
+/// Silence after which an HTTP/2 peer is asked whether it is there, and the time it has to answer.
+const PING: Duration = Duration::from_secs(30);
+/// A closing HTTP/2 connection's time to say so.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Pauses after an accept that failed for want of descriptors or memory: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Clients at once that are being told that there are too many, and the time that takes at most.
+const MOST_REFUSALS: usize = 256;
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
+Retry-After: 1\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntimeout";
+
+/// How a listener is run.
+pub(crate) struct Listen {
+    /// Connections at once; one more is refused with a 503.
+    pub(crate) most_connections: usize,
+    /// Watched for draining and stopping.
+    pub(crate) lifecycle: Lifecycle,
+    /// How long requests in flight may go on after accepting has ended.
+    pub(crate) limit: Duration,
+    /// Counts connections, where wanted.
+    pub(crate) metrics: Option<Arc<Metrics>>,
+}
+
+impl Listen {
+    /// Accepts until the phase is [`Phase::Stopping`]; returns when the last connection has ended, or
+    /// the limit later. Dropping the future closes everything at once.
+    pub(crate) async fn run<S, B>(self, listener: TcpListener, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let places = Arc::new(Semaphore::new(self.most_connections));
+        let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
+        let mut connections = JoinSet::new();
+        let mut stopping = pin!(self.lifecycle.reached(Phase::Stopping));
+        let mut pause = PAUSES.0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                // What has ended is let go of.
+                Some(_) = connections.join_next() => continue,
+                () = &mut stopping => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if concerns_one(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections, trying again in {pause:?}");
+                    tokio::time::sleep(pause).await;
+                    pause = PAUSES.1.min(pause * 2);
+                    continue;
+                }
+            };
+            pause = PAUSES.0;
+            // A socket that cannot be tuned still works.
+            let _ = stream.set_nodelay(true);
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                if let Some(metrics) = &self.metrics {
+                    metrics.connection_refused();
+                }
+                if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                    connections.spawn(async move {
+                        refuse(stream).await;
+                        drop(refusal);
+                    });
+                }
+                continue;
+            };
+            let connection = converse(stream, service.clone(), self.lifecycle.clone());
+            let open = self.metrics.as_ref().map(|metrics| metrics.connection());
+            connections.spawn(async move {
+                connection.await;
+                drop((place, open));
+            });
+        }
+        drop(listener);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.limit, all).await.is_err() {
+            let left = connections.len();
+            tracing::warn!(left, "connections closed that did not end in time");
+        }
+    }
+}
+
+/// An accept that failed for its client only.
+fn concerns_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+/// Says 503 and waits for the client to close: closing with unread bytes would take the answer back.
+async fn refuse(mut stream: TcpStream) {
+    let told = async {
+        stream.write_all(REFUSAL).await?;
+        stream.shutdown().await?;
+        let mut ignored = [0; 1024];
+        while stream.read(&mut ignored).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // A client that does not read its refusal gets none.
+    let _ = tokio::time::timeout(REFUSAL_TIME, told).await;
+}
+
+/// One connection, from its first byte to its last.
+async fn converse<S, B>(stream: TcpStream, service: S, lifecycle: Lifecycle)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let pulse = Pulse::new();
+    let mut socket = Socket::new(stream, pulse.clone());
+    let told = tokio::time::timeout(super::socket::HEAD_TIMEOUT, socket.protocol());
+    let Ok(Ok(protocol)) = told.await else {
+        return;
+    };
+    let asked = Arc::new(Notify::new());
+    let service = {
+        let (pulse, lifecycle, asked) = (pulse.clone(), lifecycle.clone(), asked.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let answering = pulse.answer();
+            asked.notify_one();
+            let version = request.version();
+            let answer = service.call(request);
+            let lifecycle = lifecycle.clone();
+            async move {
+                let Ok(mut response) = answer.await;
+                if version <= Version::HTTP_11 && lifecycle.phase() >= Phase::Draining {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response.map(|body| Watched {
+                    body,
+                    _answering: answering,
+                }))
+            }
+        })
+    };
+    match protocol {
+        Protocol::Http1 => {
+            let connection = http1::Builder::new()
+                .max_headers(MOST_HEADERS)
+                .max_buf_size(MOST_HEAD)
+                .half_close(true)
+                .serve_connection(TokioIo::new(socket), service);
+            let mut connection = pin!(connection);
+            // Until then a request on an idle connection is answered, with `Connection: close`.
+            let ending = lifecycle.reached(Phase::Stopping);
+            if watch(&pulse, connection.as_mut(), ending).await == Ended::Asked {
+                connection.as_mut().graceful_shutdown();
+                watch(&pulse, connection, std::future::pending()).await;
+            }
+        }
+        Protocol::Http2 => {
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_header_list_size(u32::try_from(MOST_HEAD).unwrap_or(u32::MAX))
+                .max_concurrent_streams(MOST_STREAMS)
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PING)
+                .serve_connection(TokioIo::new(socket), service);
+            let mut connection = pin!(connection);
+            let ending = async {
+                lifecycle.reached(Phase::Draining).await;
+                // One that was opened meanwhile is answered before it is sent elsewhere.
+                tokio::select! {
+                    () = asked.notified() => {}
+                    () = lifecycle.reached(Phase::Stopping) => {}
+                }
+            };
+            match watch(&pulse, connection.as_mut(), ending).await {
+                Ended::Closed => {}
+                Ended::Asked => {
+                    connection.as_mut().graceful_shutdown();
+                    watch(&pulse, connection, std::future::pending()).await;
+                }
+                Ended::Due => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = tokio::time::timeout(FAREWELL, connection).await;
+                }
+            }
+        }
+    }
+}
+
+/// How [`watch`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The connection is over.
+    Closed,
+    /// It is to be closed: the client took too long.
+    Due,
+    /// `ending` was ready.
+    Asked,
+}
+
+/// Drives a connection, and its one timer by what its pulse says.
+async fn watch<C: Future>(
+    pulse: &Pulse,
+    mut connection: Pin<&mut C>,
+    ending: impl Future<Output = ()>,
+) -> Ended {
+    let mut ending = pin!(ending);
+    let mut armed = pulse
+        .due()
+        .unwrap_or_else(|| Instant::now() + super::socket::HEAD_TIMEOUT);
+    let mut timer = pin!(tokio::time::sleep_until(armed.into()));
+    poll_fn(|context| {
+        if connection.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ended::Closed);
+        }
+        if ending.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ended::Asked);
+        }
+        if let Some(due) = pulse.due().filter(|due| *due < armed) {
+            armed = due;
+            timer.as_mut().reset(due.into());
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            let due = pulse.due();
+            let now = Instant::now();
+            if due.is_some_and(|due| due <= now) {
+                return Poll::Ready(Ended::Due);
+            }
+            armed = due.unwrap_or(now + super::socket::IDLE_TIMEOUT);
+            timer.as_mut().reset(armed.into());
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A body that counts as being answered until it is dropped.
+struct Watched<B> {
+    body: B,
+    _answering: Answering,
+}
+
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Watched<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

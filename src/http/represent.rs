@@ -1,0 +1,380 @@
+//! Representations: what can be sent of a file or a listing, what RFC 9110 compares it by, and the
+//! answers that are made of it. Never touches pages that may not be in memory on the reactor.
+
+use super::body::{Body, WINDOW};
+use super::cache::CachePolicy;
+use super::conditional;
+use super::content_type;
+use super::decide::{Decision, Facts, decide};
+use super::error;
+use super::inline::{INLINE_VARS, InlineVars, MOST_PAGE};
+use super::listing;
+use crate::images::{DirectoryNode, FileNode, View};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use xxhash_rust::xxh3::xxh3_128;
+
+pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+/// Bytes of a page that InlineVars are applied to where they are read; more goes to another thread.
+const QUICK_PAGE: u64 = 64 << 10;
+
+/// One representation of a resource.
+pub(super) struct Representation {
+    content: Content,
+    content_type: HeaderValue,
+    etag: HeaderValue,
+    /// Seconds since 1970.
+    last_modified: Option<u64>,
+    cache: CachePolicy,
+    vary: Option<HeaderName>,
+}
+
+enum Content {
+    File(Arc<FileNode>),
+    Bytes(Bytes),
+}
+
+/// Of a file: content type by name or content, InlineVars on index pages. `path` is the file's in the image.
+///
+/// # Errors
+/// The answer that says that the disk does not give the file.
+pub(super) async fn of_file(
+    view: &View,
+    node: FileNode,
+    path: &[u8],
+    headers: &HeaderMap,
+) -> Result<Representation, Response<Body>> {
+    let node = Arc::new(node);
+    let content_type = match content_type::by_extension(path) {
+        Some(content_type) => content_type,
+        None => {
+            let start = 0..node.length.min(content_type::SNIFFED);
+            content_type::sniff(&read(&node, start).await?)
+        }
+    };
+    let inlined = node.length <= MOST_PAGE
+        && !view.info.inline_static.is_empty()
+        && path.rsplit(|byte| *byte == b'/').next() == Some(b"index.html");
+    let vary = inlined.then_some(INLINE_VARS);
+    if inlined
+        && let Some(vars) = InlineVars::of(headers)
+        && let Some(page) = fill_in(view, &node, vars).await?
+    {
+        return Ok(Representation {
+            etag: etag(xxh3_128(&page)),
+            content: Content::Bytes(page.into()),
+            content_type,
+            last_modified: None,
+            cache: CachePolicy::Revalidate,
+            vary,
+        });
+    }
+    Ok(Representation {
+        etag: etag(node.hash),
+        last_modified: conditional::last_modified(node.mtime, SystemTime::now()),
+        content: Content::File(node),
+        content_type,
+        // A page that InlineVars can change is not decided by the digest alone.
+        cache: CachePolicy::of(view.info.immutable && !inlined),
+        vary,
+    })
+}
+
+/// None: the result would be too large (logged), so the page stays as it is.
+async fn fill_in(
+    view: &View,
+    node: &Arc<FileNode>,
+    vars: InlineVars,
+) -> Result<Option<Vec<u8>>, Response<Body>> {
+    let page = read(node, 0..node.length).await?;
+    let info = view.info.clone();
+    if node.length <= QUICK_PAGE {
+        return Ok(vars.apply(&page, &info.inline_static));
+    }
+    let filling = tokio::task::spawn_blocking(move || vars.apply(&page, &info.inline_static));
+    filling.await.map_err(|failed| {
+        tracing::error!(error = %failed, "applying InlineVars failed");
+        error::unreadable()
+    })
+}
+
+/// Of a directory, as a page. `path` is shown, `root`: there is nothing above it to link to.
+///
+/// # Errors
+/// As [`of_file`].
+pub(super) async fn of_listing(
+    path: &[u8],
+    root: bool,
+    directory: DirectoryNode,
+) -> Result<Representation, Response<Body>> {
+    let path = path.to_vec();
+    // A directory may have a hundred thousand entries, and its index may be on disk.
+    let listing =
+        tokio::task::spawn_blocking(move || listing::page(&path, !root, &directory.children()));
+    let page = listing.await.map_err(|failed| {
+        tracing::error!(error = %failed, "listing a directory failed");
+        error::unreadable()
+    })?;
+    Ok(Representation {
+        etag: etag(xxh3_128(page.as_bytes())),
+        content: Content::Bytes(page.into()),
+        content_type: HTML,
+        last_modified: None,
+        // Another version of this program lists in another way.
+        cache: CachePolicy::Revalidate,
+        vary: None,
+    })
+}
+
+impl Representation {
+    /// Conditions, range, headers, body.
+    ///
+    /// # Errors
+    /// As [`of_file`].
+    pub(super) async fn answer(
+        self,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Response<Body>> {
+        let length = self.length();
+        let facts = Facts {
+            etag: &self.etag,
+            last_modified: self.last_modified,
+            length,
+        };
+        let decision = decide(method, headers, &facts);
+        let status = decision.status();
+        match decision {
+            Decision::Whole => {
+                let body = match *method {
+                    Method::HEAD => Body::of_length(length),
+                    _ => self.body(0..length).await?,
+                };
+                Ok(self.response(status, body))
+            }
+            Decision::Part(range) => {
+                let body = self.body(range.clone()).await?;
+                let mut response = self.response(status, body);
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_RANGE, content_range(&range, length));
+                Ok(response)
+            }
+            Decision::Parts(ranges) => self.multipart(&ranges).await,
+            Decision::NotModified => Ok(self.response(status, Body::default())),
+            Decision::PreconditionFailed => Ok(error::error(
+                status,
+                "this is not the version that the condition names",
+            )),
+            Decision::Unsatisfiable => Ok(error::unsatisfiable(length)),
+        }
+    }
+
+    fn length(&self) -> u64 {
+        match &self.content {
+            Content::File(node) => node.length,
+            Content::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    async fn body(&self, range: Range<u64>) -> Result<Body, Response<Body>> {
+        let mut body = Body::default();
+        self.push(&mut body, range).await?;
+        Ok(body)
+    }
+
+    /// Adds a range. Its first window is in memory before anything is sent, so that a disk that cannot
+    /// read it is still told by a status.
+    async fn push(&self, body: &mut Body, range: Range<u64>) -> Result<(), Response<Body>> {
+        match &self.content {
+            Content::File(node) => {
+                let window = range.start..range.end.min(range.start + WINDOW);
+                let bytes = read(node, window.clone()).await?;
+                body.push_bytes(bytes);
+                body.push_file(node, window.end..range.end);
+            }
+            Content::Bytes(bytes) => {
+                let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+                body.push_bytes(bytes.slice(index(range.start)..index(range.end)));
+            }
+        }
+        Ok(())
+    }
+
+    /// multipart/byteranges, RFC 9110 §14.6.
+    async fn multipart(self, ranges: &[Range<u64>]) -> Result<Response<Body>, Response<Body>> {
+        let boundary = format!("{:032x}", fastrand::u128(..));
+        let length = self.length();
+        let content_type = String::from_utf8_lossy(self.content_type.as_bytes()).into_owned();
+        let mut body = Body::default();
+        for range in ranges {
+            let (start, last) = (range.start, range.end - 1);
+            let head = format!(
+                "\r\n--{boundary}\r\nContent-Type: {content_type}\r\n\
+                 Content-Range: bytes {start}-{last}/{length}\r\n\r\n"
+            );
+            body.push_bytes(head.into());
+            self.push(&mut body, range.clone()).await?;
+        }
+        body.push_bytes(format!("\r\n--{boundary}--\r\n").into());
+        let mut response = self.response(StatusCode::PARTIAL_CONTENT, body);
+        let multipart = format!("multipart/byteranges; boundary={boundary}");
+        let multipart = HeaderValue::try_from(multipart).unwrap_or(HTML);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, multipart);
+        Ok(response)
+    }
+
+    fn response(self, status: StatusCode, body: Body) -> Response<Body> {
+        // One allocation: more fields than any answer has.
+        let mut headers = HeaderMap::with_capacity(12);
+        if status != StatusCode::NOT_MODIFIED {
+            headers.insert(header::CONTENT_TYPE, self.content_type);
+            headers.insert(header::ACCEPT_RANGES, BYTES);
+        }
+        headers.insert(header::ETAG, self.etag);
+        if let Some(modified) = self.last_modified {
+            headers.insert(header::LAST_MODIFIED, http_date(modified));
+        }
+        headers.insert(header::CACHE_CONTROL, self.cache.header());
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        if let Some(vary) = self.vary {
+            headers.insert(header::VARY, HeaderValue::from_name(vary));
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// Part of a file, its pages in memory: off the reactor where they are not yet.
+async fn read(node: &Arc<FileNode>, range: Range<u64>) -> Result<Bytes, Response<Body>> {
+    if !range.is_empty() && !node.resident(range.clone()) {
+        let (ahead, pages) = (node.clone(), range.clone());
+        let populated = tokio::task::spawn_blocking(move || ahead.populate(pages)).await;
+        match populated
+            .map_err(std::io::Error::other)
+            .and_then(|done| done)
+        {
+            Ok(()) => {}
+            Err(failed) => {
+                tracing::error!(error = %failed, "reading a pack failed");
+                return Err(error::unreadable());
+            }
+        }
+    }
+    if node.poisoned() {
+        return Err(error::unreadable());
+    }
+    Ok(node.bytes(range))
+}
+
+/// A strong entity tag out of the content's hash, the same under every name and tag.
+fn etag(hash: u128) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'"'; 34];
+    for (index, byte) in hash.to_be_bytes().into_iter().enumerate() {
+        text[1 + 2 * index] = DIGITS[usize::from(byte >> 4)];
+        text[2 + 2 * index] = DIGITS[usize::from(byte & 15)];
+    }
+    // Digits and quotes are visible ASCII, so this cannot fail.
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+fn http_date(seconds: u64) -> HeaderValue {
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+    HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+}
+
+fn content_range(range: &Range<u64>, length: u64) -> HeaderValue {
+    let text = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("bytes */*"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    fn page(text: &'static [u8]) -> Representation {
+        Representation {
+            content: Content::Bytes(Bytes::from_static(text)),
+            content_type: HTML,
+            etag: etag(xxh3_128(text)),
+            last_modified: Some(1_700_000_000),
+            cache: CachePolicy::Immutable,
+            vary: Some(INLINE_VARS),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_answer_carries_what_its_status_asks_for() {
+        const TYPED: &[&str] = &["content-type", "accept-ranges"];
+        let table: [(&str, &str, u16, &str, &[&str]); 6] = [
+            ("x", "", 200, "0123456789", TYPED),
+            ("range", "bytes=2-4", 206, "234", TYPED),
+            ("if-none-match", "*", 304, "", &[]),
+            ("if-match", "\"x\"", 412, "this is not", &["content-type"]),
+            ("range", "bytes=10-", 416, "the range", &["content-range"]),
+            ("range", "bytes=0-0,9-9", 206, "\r\n--", TYPED),
+        ];
+        for (name, value, status, start, more) in table {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )]);
+            let it = page(b"0123456789");
+            let answer = it.answer(&Method::GET, &headers).await.unwrap();
+            assert_eq!(answer.status(), status, "{name}: {value}");
+            let common: &[&str] = match status {
+                412 | 416 => &["cache-control"],
+                _ => &["cache-control", "etag", "last-modified", "vary"],
+            };
+            for field in common.iter().chain(more) {
+                assert!(answer.headers().contains_key(*field), "{value}: {field}");
+            }
+            assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+            let stored = answer.headers()["cache-control"] != "no-store";
+            assert_eq!(stored, status < 400, "{value}");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.starts_with(start.as_bytes()), "{value}: {body:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn several_ranges_come_in_parts_of_the_length_that_is_said() {
+        let headers =
+            HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static("bytes=0-1, -2"))]);
+        let it = page(b"0123456789");
+        let answer = it.answer(&Method::GET, &headers).await.unwrap();
+        let said = answer.body().length();
+        let content_type = answer.headers()["content-type"].to_str().unwrap();
+        let boundary = content_type
+            .strip_prefix("multipart/byteranges; boundary=")
+            .unwrap()
+            .to_owned();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len() as u64, said);
+        let part = |range: &str, bytes: &str| {
+            format!(
+                "\r\n--{boundary}\r\nContent-Type: text/html; charset=utf-8\r\n\
+                 Content-Range: bytes {range}/10\r\n\r\n{bytes}"
+            )
+        };
+        let whole = part("0-1", "01") + &part("8-9", "89") + &format!("\r\n--{boundary}--\r\n");
+        assert_eq!(body, whole);
+    }
+
+    #[test]
+    fn an_entity_tag_is_quoted_hexadecimal_of_all_128_bits() {
+        assert_eq!(etag(0x0f), "\"0000000000000000000000000000000f\"");
+        assert_eq!(etag(u128::MAX), format!("\"{}\"", "f".repeat(32)).as_str());
+    }
+}

@@ -1,0 +1,309 @@
+//! A client's socket and the clock that runs beside it.
+//!
+//! hyper has one timer, for heads, and starts it anew (with an allocation) for each request; it also
+//! counts the pause between requests. Here the socket notes what it is doing on a [`Pulse`], two
+//! numbers, and the connection's one timer looks at them when it fires or when they call for less
+//! time than it was set to: a request in steady state touches no timer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// From the accept, or from a request's first byte, to the end of its head.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between requests.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Without one byte taken by a client that is being answered.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// RFC 9113 §3.4.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.0 or 1.1, or something that hyper will refuse as such.
+    Http1,
+    /// HTTP/2 by prior knowledge.
+    Http2,
+}
+
+/// What a connection is doing, as far as its deadlines care. Times are milliseconds since the
+/// accept, plus one; 0: not so.
+pub(super) struct Pulse {
+    accepted: Instant,
+    /// Requests being answered.
+    answering: AtomicU32,
+    /// A request's head is expected, or comes, since.
+    head: AtomicU64,
+    /// No request is there since.
+    idle: AtomicU64,
+    /// A write waits for the client since.
+    blocked: AtomicU64,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Arc<Pulse> {
+        Arc::new(Pulse {
+            accepted: Instant::now(),
+            answering: AtomicU32::new(0),
+            head: AtomicU64::new(1),
+            idle: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        1 + u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    fn at(&self, since: u64) -> Instant {
+        self.accepted + Duration::from_millis(since - 1)
+    }
+
+    /// A request's head has come whole: it is being answered until the guard is dropped.
+    pub(super) fn answer(self: &Arc<Pulse>) -> Answering {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        self.head.store(0, Ordering::Relaxed);
+        self.idle.store(0, Ordering::Relaxed);
+        Answering(self.clone())
+    }
+
+    /// When the connection is to be closed if nothing more happens; None: not for what it does now.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        if self.answering.load(Ordering::Relaxed) > 0 {
+            return (blocked > 0).then(|| self.at(blocked) + STALL_TIMEOUT);
+        }
+        match self.head.load(Ordering::Relaxed) {
+            0 => {}
+            head => return Some(self.at(head) + HEAD_TIMEOUT),
+        }
+        match self.idle.load(Ordering::Relaxed) {
+            0 => None,
+            idle => Some(self.at(idle) + IDLE_TIMEOUT),
+        }
+    }
+
+    /// Bytes came. In HTTP/1 they are a head when nothing is being answered, or the next one's start.
+    fn read(&self, protocol: Protocol) {
+        let fresh = self.head.load(Ordering::Relaxed) == 0;
+        if protocol == Protocol::Http1 && fresh {
+            self.head.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn wrote(&self, blocked: bool) {
+        match (blocked, self.blocked.load(Ordering::Relaxed)) {
+            (true, 0) => self.blocked.store(self.now(), Ordering::Relaxed),
+            (true, _) | (false, 0) => {}
+            (false, _) => {
+                self.blocked.store(0, Ordering::Relaxed);
+                if self.idle.load(Ordering::Relaxed) > 0 {
+                    // The end of an answer that hyper held: the pause begins when it is taken.
+                    self.idle.store(self.now(), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Held while a request is answered: by the future, then by the body.
+pub(super) struct Answering(Arc<Pulse>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if self.0.answering.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let now = self.0.now();
+            self.0.idle.store(now, Ordering::Relaxed);
+            // The next head's time is counted from when it can be read.
+            if self.0.head.load(Ordering::Relaxed) > 0 {
+                self.0.head.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The socket; notes on its pulse what it does, and gives back the bytes that [`Socket::protocol`] took.
+pub(super) struct Socket {
+    stream: TcpStream,
+    pulse: Arc<Pulse>,
+    protocol: Protocol,
+    start: [u8; PREFACE.len()],
+    /// Bytes of `start` that were read, and those of them that were given back.
+    taken: usize,
+    given: usize,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Socket {
+        Socket {
+            stream,
+            pulse,
+            protocol: Protocol::Http1,
+            start: [0; PREFACE.len()],
+            taken: 0,
+            given: 0,
+        }
+    }
+
+    /// Reads until it is clear what the client speaks. Bounded by nothing: the caller has the deadline.
+    pub(super) async fn protocol(&mut self) -> io::Result<Protocol> {
+        while self.start[..self.taken] == PREFACE[..self.taken] {
+            if self.taken == PREFACE.len() {
+                self.protocol = Protocol::Http2;
+                break;
+            }
+            match self.stream.read(&mut self.start[self.taken..]).await? {
+                0 => break,
+                read => self.taken += read,
+            }
+        }
+        Ok(self.protocol)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.given < self.taken {
+            let count = into.remaining().min(self.taken - self.given);
+            into.put_slice(&self.start[self.given..self.given + count]);
+            self.given += count;
+            return Poll::Ready(Ok(()));
+        }
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
+        if into.filled().len() > before {
+            self.pulse.read(self.protocol);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.pulse.wrote(written.is_pending());
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.pulse.wrote(written.is_pending());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Time until the connection is closed, from now, in whole seconds (rounded); None: not closed.
+    fn left(pulse: &Pulse) -> Option<u64> {
+        let due = pulse.due()?;
+        Some((due - Instant::now() + Duration::from_millis(500)).as_secs())
+    }
+
+    #[test]
+    fn the_clock_runs_by_what_the_connection_does() {
+        let pulse = Pulse::new();
+        let (http1, http2) = (Protocol::Http1, Protocol::Http2);
+        assert_eq!(left(&pulse), Some(15), "after the accept");
+        pulse.read(http1);
+        let answering = pulse.answer();
+        assert_eq!(left(&pulse), None, "while it is answered");
+        pulse.wrote(true);
+        assert_eq!(left(&pulse), Some(60), "while the client takes nothing");
+        pulse.wrote(false);
+        assert_eq!(left(&pulse), None, "once it takes something");
+        drop(answering);
+        assert_eq!(left(&pulse), Some(75), "between requests");
+        pulse.read(http2);
+        assert_eq!(left(&pulse), Some(75), "a frame of HTTP/2 is no request");
+        pulse.read(http1);
+        assert_eq!(left(&pulse), Some(15), "the next head has begun");
+        let answering = pulse.answer();
+        pulse.read(http1);
+        drop(answering);
+        assert_eq!(left(&pulse), Some(15), "part of the next head came early");
+        let streams = [pulse.answer(), pulse.answer()];
+        for stream in streams {
+            assert_eq!(left(&pulse), None);
+            drop(stream);
+        }
+        assert_eq!(left(&pulse), Some(75), "the last stream has ended");
+    }
+
+    #[test]
+    fn a_head_that_drips_gets_no_more_time() {
+        let pulse = Pulse::new();
+        drop(pulse.answer());
+        pulse.read(Protocol::Http1);
+        let due = pulse.due();
+        std::thread::sleep(Duration::from_millis(20));
+        pulse.read(Protocol::Http1);
+        assert_eq!(pulse.due(), due);
+    }
+
+    #[tokio::test]
+    async fn the_protocol_is_told_by_the_first_bytes_and_none_is_lost() {
+        use tokio::io::AsyncWriteExt;
+        let cases: [(&[&[u8]], Protocol); 5] = [
+            (&[b"GET / HTTP/1.1\r\n\r\n"], Protocol::Http1),
+            (&[b"P", b"OST / HTTP/1.1\r\n\r\n"], Protocol::Http1),
+            (&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore"], Protocol::Http2),
+            (
+                &[b"PRI * HT", b"TP/2.0\r\n\r\nSM\r\n", b"\r\n"],
+                Protocol::Http2,
+            ),
+            (&[b"PRI"], Protocol::Http1),
+        ];
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (pieces, protocol) in cases {
+            let client = tokio::spawn(async move {
+                let mut client = TcpStream::connect(address).await.unwrap();
+                client.set_nodelay(true).unwrap();
+                for piece in pieces {
+                    client.write_all(piece).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut socket = Socket::new(stream, Pulse::new());
+            assert_eq!(socket.protocol().await.unwrap(), protocol, "{pieces:?}");
+            let mut all = Vec::new();
+            socket.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, pieces.concat());
+            client.await.unwrap();
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Cases that others wrote, from the folder beside the checkout; `BLOBSERVE_CASES` names
+//! another one.
+
+mod layers;
+mod references;
+mod registry;
+mod tar;
+
+use std::path::PathBuf;
+
+/// The folder of the cases.
+fn cases_dir() -> PathBuf {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/cases");
+    std::env::var_os("BLOBSERVE_CASES").map_or_else(|| beside.into(), PathBuf::from)
+}
