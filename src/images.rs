@@ -61,7 +61,7 @@ impl Content for Pack {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ImageError {
     /// The repository is not configured, and any repository is not allowed.
-    #[error("forbidden repo: {0:?}")]
+    #[error("forbidden repo: {:?}", .0.as_str())]
     Forbidden(Repository),
     /// The registry knows no such image, or (read-only) we do not; or the image has no layers.
     #[error("{0}")]
