@@ -20,6 +20,8 @@ mod locate;
 mod path;
 mod range;
 mod represent;
+// What cannot be served is an answer as well, and moves as one.
+#[allow(clippy::result_large_err)]
 mod serve;
 mod server;
 mod socket;

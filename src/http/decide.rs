@@ -80,9 +80,12 @@ mod tests {
     use super::*;
     use http::header::HeaderName;
 
+    /// Method, request fields, what they come to.
+    type Case<'a> = (Method, &'a [(&'static str, &'static str)], Decision);
+
     #[test]
     fn conditions_come_before_ranges_and_only_get_has_ranges() {
-        let table: [(Method, &[(&str, &str)], Decision); 11] = [
+        let table: [Case<'_>; 11] = [
             (Method::GET, &[], Decision::Whole),
             (Method::GET, &[("range", "bytes=0-4")], Decision::Part(0..5)),
             (Method::HEAD, &[("range", "bytes=0-4")], Decision::Whole),

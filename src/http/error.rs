@@ -30,9 +30,9 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response<Body> {
             break;
         }
         if c.is_control() {
-            line.extend(c.escape_default())
+            line.extend(c.escape_default());
         } else {
-            line.push(c)
+            line.push(c);
         }
     }
     line.push('\n');

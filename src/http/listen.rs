@@ -22,11 +22,12 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Bytes of a request's head at most, and of what hyper buffers of it.
 const MOST_HEAD: usize = 64 << 10;
@@ -250,7 +251,7 @@ async fn watch<C: Future>(
     let mut armed = pulse
         .due()
         .unwrap_or_else(|| Instant::now() + super::socket::HEAD_TIMEOUT);
-    let mut timer = pin!(tokio::time::sleep_until(armed.into()));
+    let mut timer = pin!(tokio::time::sleep_until(armed));
     poll_fn(|context| {
         if connection.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ended::Closed);
@@ -260,7 +261,7 @@ async fn watch<C: Future>(
         }
         if let Some(due) = pulse.due().filter(|due| *due < armed) {
             armed = due;
-            timer.as_mut().reset(due.into());
+            timer.as_mut().reset(due);
         }
         while timer.as_mut().poll(context).is_ready() {
             let due = pulse.due();
@@ -269,7 +270,7 @@ async fn watch<C: Future>(
                 return Poll::Ready(Ended::Due);
             }
             armed = due.unwrap_or(now + super::socket::IDLE_TIMEOUT);
-            timer.as_mut().reset(armed.into());
+            timer.as_mut().reset(armed);
         }
         Poll::Pending
     })
@@ -301,3 +302,6 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Watched<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,9 +217,12 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    /// Method, request fields, the status of a refusal.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<u16>);
+
     #[test]
     fn methods_and_upgrades_are_admitted_or_refused() {
-        let table: [(&str, &[(&str, &str)], Option<u16>); 9] = [
+        let table: [Case<'_>; 9] = [
             ("GET", &[], None),
             ("HEAD", &[], None),
             ("POST", &[], Some(405)),

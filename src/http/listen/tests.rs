@@ -1,0 +1,251 @@
+//! Real sockets, and the clock of the runtime where a time matters.
+
+use super::*;
+use crate::http::body::Body;
+use http_body_util::BodyExt;
+use std::net::SocketAddr;
+use tokio::task::JoinHandle;
+
+/// A listener whose `/hang` never answers, whose `/slow` does after 20 s, and the rest at once.
+struct Running {
+    address: SocketAddr,
+    lifecycle: Lifecycle,
+    metrics: Arc<Metrics>,
+    ended: JoinHandle<()>,
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    match request.uri().path() {
+        "/hang" => std::future::pending().await,
+        "/slow" => tokio::time::sleep(Duration::from_secs(20)).await,
+        _ => {}
+    }
+    Ok(Response::new(Body::from("hello".to_owned())))
+}
+
+async fn running(most_connections: usize) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (lifecycle, metrics) = (Lifecycle::default(), Arc::new(Metrics::new()));
+    let listen = Listen {
+        most_connections,
+        lifecycle: lifecycle.clone(),
+        limit: Duration::from_secs(5),
+        metrics: Some(metrics.clone()),
+    };
+    let ended = tokio::spawn(listen.run(listener, service_fn(answer)));
+    Running {
+        address,
+        lifecycle,
+        metrics,
+        ended,
+    }
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+}
+
+/// Reads one answer whose body is `hello`; returns its head.
+async fn hello(client: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\nhello") {
+        let read = client.read_buf(&mut text).await.unwrap();
+        let so_far = String::from_utf8_lossy(&text);
+        assert!(read > 0, "closed after {so_far:?}");
+    }
+    String::from_utf8(text).unwrap()
+}
+
+async fn rest(client: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    // A reset is an end, too.
+    let _ = client.read_to_end(&mut text).await;
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_the_next_is_served() {
+    let server = running(1).await;
+    let mut first = server.connect().await;
+    first.write_all(&get("/")).await.unwrap();
+    hello(&mut first).await;
+    let mut second = server.connect().await;
+    second.write_all(&get("/")).await.unwrap();
+    let refusal = rest(&mut second).await;
+    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+    assert!(refusal.contains("\r\nRetry-After: 1\r\n"), "{refusal}");
+    assert!(refusal.ends_with("\r\n\r\ntimeout"), "{refusal}");
+    let counts = server.metrics.render();
+    assert!(counts.contains("blobserve_connections 1"), "{counts}");
+    assert!(
+        counts.contains("blobserve_connections_refused_total 1"),
+        "{counts}"
+    );
+    drop(first);
+    for _ in 0..100 {
+        let mut third = server.connect().await;
+        third.write_all(&get("/")).await.unwrap();
+        let mut start = [0; 12];
+        third.read_exact(&mut start).await.unwrap();
+        if &start == b"HTTP/1.1 200" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("its place was never given back");
+}
+
+/// What a client does: waits of seconds, and bytes.
+enum Act {
+    Wait(u64),
+    Send(&'static [u8]),
+    Hello,
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_way_to_be_slow_has_its_time() {
+    use Act::{Hello, Send, Wait};
+    const GET: Act = Send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    const SLOW: Act = Send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    // Seconds from the accept to the end, as the server sets it.
+    let table: [(&str, &[Act], u64); 8] = [
+        ("silence", &[], 15),
+        ("half a preface", &[Send(b"PRI * HTTP/2.0")], 15),
+        ("half a head", &[Wait(10), Send(b"GET / HT")], 15),
+        (
+            "a head that drips",
+            &[
+                Send(b"GET / HTTP/1.1\r\n"),
+                Wait(5),
+                Send(b"A: b\r\n"),
+                Wait(5),
+                Send(b"C: d\r\n"),
+            ],
+            15,
+        ),
+        ("a pause after an answer", &[GET, Hello], 75),
+        (
+            "a pause, an answer, a pause",
+            &[GET, Hello, Wait(70), GET, Hello],
+            145,
+        ),
+        (
+            "half a second head",
+            &[GET, Hello, Wait(60), Send(b"GET")],
+            75,
+        ),
+        ("a slow answer, then a pause", &[SLOW, Hello], 95),
+    ];
+    let server = running(100).await;
+    for (case, acts, seconds) in table {
+        let started = tokio::time::Instant::now();
+        let mut client = server.connect().await;
+        for act in acts {
+            match act {
+                Wait(seconds) => tokio::time::sleep(Duration::from_secs(*seconds)).await,
+                Send(bytes) => client.write_all(bytes).await.unwrap(),
+                Hello => drop(hello(&mut client).await),
+            }
+        }
+        assert_eq!(rest(&mut client).await, "", "{case}");
+        assert_eq!(started.elapsed().as_secs(), seconds, "{case}");
+    }
+    let mut client = server.connect().await;
+    let _ = client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let started = tokio::time::Instant::now();
+    let mut frames = Vec::new();
+    let _ = client.read_to_end(&mut frames).await;
+    let seconds = started.elapsed().as_secs();
+    assert!(
+        (15..=16).contains(&seconds),
+        "HTTP/2 without a request: {seconds} s"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_asks_to_leave_and_stopping_ends_within_the_limit() {
+    let server = running(100).await;
+    let (mut idle, mut busy, mut hanging) = (
+        server.connect().await,
+        server.connect().await,
+        server.connect().await,
+    );
+    for client in [&mut idle, &mut busy] {
+        client.write_all(&get("/")).await.unwrap();
+        let head = hello(client).await;
+        assert!(!head.contains("connection: close"), "{head}");
+    }
+    hanging.write_all(&get("/hang")).await.unwrap();
+    server.lifecycle.enter(Phase::Draining);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // An idle connection is still served, and told.
+    busy.write_all(&get("/")).await.unwrap();
+    let head = hello(&mut busy).await;
+    assert!(head.contains("connection: close"), "{head}");
+    assert_eq!(rest(&mut busy).await, "");
+    let mut late = server.connect().await;
+    late.write_all(&get("/")).await.unwrap();
+    assert!(hello(&mut late).await.contains("connection: close"));
+
+    let stopped = tokio::time::Instant::now();
+    server.lifecycle.enter(Phase::Stopping);
+    assert_eq!(rest(&mut idle).await, "");
+    assert_eq!(stopped.elapsed().as_secs(), 0, "idle ones go at once");
+    server.ended.await.unwrap();
+    assert_eq!(stopped.elapsed().as_secs(), 5, "the last one at the limit");
+    assert_eq!(rest(&mut hanging).await, "");
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn http_2_by_prior_knowledge_is_served_and_sent_away_when_draining() {
+    let server = running(100).await;
+    let ask = async |sender: h2::client::SendRequest<Bytes>| {
+        let request = Request::get("http://x/").body(()).unwrap();
+        let mut sender = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        let mut response = response.await.unwrap();
+        let mut body = Vec::new();
+        while let Some(data) = response.body_mut().data().await {
+            body.extend_from_slice(&data.unwrap());
+        }
+        (response.status(), body)
+    };
+    let handshake = async || {
+        let client = server.connect().await;
+        let (sender, connection) = h2::client::handshake(client).await.unwrap();
+        (sender, tokio::spawn(connection))
+    };
+    let (sender, connection) = handshake().await;
+    let (status, body) = ask(sender.clone()).await;
+    assert_eq!((status.as_u16(), body), (200, b"hello".to_vec()));
+    server.lifecycle.enter(Phase::Draining);
+    let (late, late_connection) = handshake().await;
+    let (status, _) = ask(late).await;
+    assert_eq!(status, 200, "one that comes late is answered first");
+    for connection in [connection, late_connection] {
+        let ended = tokio::time::timeout(Duration::from_secs(5), connection).await;
+        let ended = ended.expect("it is sent away").unwrap();
+        assert!(ended.is_ok(), "by GOAWAY, not by a cut: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_count_as_answered_until_they_are_dropped() {
+    let pulse = Pulse::new();
+    let body = Watched {
+        body: Body::from("hello".to_owned()),
+        _answering: pulse.answer(),
+    };
+    assert_eq!(http_body::Body::size_hint(&body).exact(), Some(5));
+    assert_eq!(pulse.due(), None);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
+    assert!(pulse.due().is_some());
+}
