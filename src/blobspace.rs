@@ -170,6 +170,8 @@ pub struct Usage {
     pub reserved_bytes: u64,
     /// Bytes of records.
     pub record_bytes: u64,
+    /// Packs evicted to make room, since the start.
+    pub evictions: u64,
 }
 
 impl<C: Content> Blobspace<C> {

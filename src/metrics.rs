@@ -123,7 +123,7 @@ impl Metrics {
         self.queued.set(as_gauge(queued as u64));
     }
 
-    /// The blobspace's sizes, as they are now.
+    /// The blobspace's sizes, as they are now, and its evictions so far.
     pub fn blobspace(&self, usage: &Usage) {
         self.packs.set(as_gauge(usage.packs));
         for (state, bytes) in [
@@ -134,11 +134,8 @@ impl Metrics {
         ] {
             self.bytes.with_label_values(&[state]).set(as_gauge(bytes));
         }
-    }
-
-    /// `count` packs were evicted to make room.
-    pub fn evicted(&self, count: u64) {
-        self.evictions.inc_by(count);
+        let counted = self.evictions.get();
+        self.evictions.inc_by(usage.evictions.saturating_sub(counted));
     }
 
     /// A client connection was accepted; it is counted as open until the guard is dropped.
@@ -215,8 +212,8 @@ mod tests {
             leased_bytes: 200,
             reserved_bytes: 30,
             record_bytes: 4,
+            evictions: 5,
         });
-        metrics.evicted(5);
         metrics.connection_refused();
         metrics
     }

@@ -195,7 +195,9 @@ impl<C: Content> Space<C> {
             }
             let spared = candidate.leased && spare == Spare::Leased;
             if !spared && !pinned.contains(&candidate.key) {
+                let before = evicted.len();
                 sum += self.evict(state, &candidate.key, evicted);
+                state.evictions += (evicted.len() - before) as u64;
             }
         }
         sum

@@ -52,6 +52,8 @@ pub(super) struct State<C: Content> {
     pub(super) reserved: u64,
     /// Entries of `table` that hold their content open.
     pub(super) mappings: usize,
+    /// Packs evicted to make room, since the start.
+    pub(super) evictions: u64,
     /// Sealed, and not known to be durable.
     pub(super) unsynced: Vec<Key>,
     pub(super) stop: Stop,
@@ -173,6 +175,7 @@ impl<C: Content> Space<C> {
                 falling: 0,
                 reserved: 0,
                 mappings: 0,
+                evictions: 0,
                 unsynced: Vec::new(),
                 stop: Stop::No,
                 next_serial: 0,
@@ -353,6 +356,7 @@ impl<C: Content> Space<C> {
             leased_bytes: state.evicted,
             reserved_bytes: state.reserved,
             record_bytes: state.records.bytes,
+            evictions: state.evictions,
         }
     }
 }
