@@ -135,7 +135,8 @@ impl Metrics {
             self.bytes.with_label_values(&[state]).set(as_gauge(bytes));
         }
         let counted = self.evictions.get();
-        self.evictions.inc_by(usage.evictions.saturating_sub(counted));
+        self.evictions
+            .inc_by(usage.evictions.saturating_sub(counted));
     }
 
     /// A client connection was accepted; it is counted as open until the guard is dropped.

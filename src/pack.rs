@@ -12,6 +12,7 @@
 mod format;
 mod mapping;
 mod reader;
+mod residency;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -227,14 +228,14 @@ impl Pack {
     pub fn bytes(&self) -> &[u8] {
         self.0.mapping.bytes()
     }
-    /// Whether all pages of the range are in memory, so that touching them cannot block.
-    /// False where the system cannot say.
+    /// Whether all pages of the range were in memory within the last second, so that touching them
+    /// does not block. False where the system cannot say. Asks the kernel once a second and region.
     pub fn resident(&self, offset: u64, length: u64) -> bool {
-        self.0.mapping.resident(offset, length)
+        self.0.resident(offset, length)
     }
-    /// Reads the pages of the range in (blocking). Err when the disk cannot give them; poisons the pack.
+    /// Reads the pages of the range in, and those beside them (blocking). Err when the disk cannot give them; poisons the pack.
     pub fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.0.mapping.populate(offset, length)
+        self.0.populate(offset, length)
     }
     /// True once a page of this mapping could not be read: what was read since is zeros and must not be sent.
     pub fn poisoned(&self) -> bool {

@@ -6,6 +6,7 @@ use super::format::{
     Record, path_hash,
 };
 use super::mapping::Mapping;
+use super::residency::{self, Residency};
 use super::tree::{MAX_LINKS, MAX_PATH};
 use super::{Entry, FORMAT_VERSION, Kind, Origin, PackError, ResolveError};
 use std::fs::File;
@@ -17,6 +18,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// A mapping and where its sections are.
 pub(super) struct Reader {
     pub(super) mapping: Mapping,
+    residency: Residency,
     records: Range<usize>,
     table: Range<usize>,
     children: Range<usize>,
@@ -80,6 +82,7 @@ impl Reader {
                 .origin()
                 .ok_or_else(|| corrupt("says no origin"))?,
             records,
+            residency: Residency::new(length),
             mapping,
         };
         if !footer.slot_count.get().is_power_of_two() {
@@ -121,6 +124,31 @@ impl Reader {
             .slice(section)
             .get(index as usize * 4..index as usize * 4 + 4)?;
         U32::read_from_bytes(bytes).ok().map(U32::get)
+    }
+
+    /// See [`super::Pack::resident`].
+    pub(super) fn resident(&self, offset: u64, length: u64) -> bool {
+        let regions = Residency::around(offset, length);
+        let now = residency::now();
+        if self.residency.is_recent(&regions, now) {
+            return true;
+        }
+        let resident = self
+            .mapping
+            .resident(regions.start, regions.end - regions.start);
+        if resident {
+            self.residency.mark(&regions, now);
+        }
+        resident
+    }
+
+    /// See [`super::Pack::populate`].
+    pub(super) fn populate(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        let regions = Residency::around(offset, length);
+        self.mapping
+            .populate(regions.start, regions.end - regions.start)?;
+        self.residency.mark(&regions, residency::now());
+        Ok(())
     }
 
     /// Raw path, tree path and link target of a record.
