@@ -1,6 +1,7 @@
 //! Where the log goes and how much of it: standard error, as text or as JSON lines.
 
 use crate::config::Mode;
+use std::io::IsTerminal;
 use tracing::level_filters::LevelFilter;
 
 /// Flags that every command takes.
@@ -24,7 +25,10 @@ impl Options {
             Some(true) => self.log_level.max(LevelFilter::DEBUG),
             _ => self.log_level,
         };
+        // Colours are for people; a log file has none.
+        let colours = std::io::stderr().is_terminal();
         let log = tracing_subscriber::fmt()
+            .with_ansi(colours)
             .with_max_level(level)
             .with_writer(std::io::stderr)
             .with_target(false);
