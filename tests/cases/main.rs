@@ -3,9 +3,14 @@
 
 mod http;
 mod layers;
+mod paths;
 mod references;
 mod registry;
+mod root;
+#[path = "../support/mod.rs"]
+mod support;
 mod tar;
+mod wire;
 
 use std::path::PathBuf;
 
