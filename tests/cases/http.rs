@@ -57,8 +57,11 @@ fn content_range(text: &str) -> Option<(usize, usize, usize)> {
     ))
 }
 
-/// The parts of a 206: first and last byte, the whole file's length, and the bytes.
-fn parts(answer: &Answer) -> Option<Vec<(usize, usize, usize, Vec<u8>)>> {
+/// First and last byte, the whole file's length, and the bytes.
+type Part = (usize, usize, usize, Vec<u8>);
+
+/// The parts of a 206.
+fn parts(answer: &Answer) -> Option<Vec<Part>> {
     if let Some(range) = answer.header("content-range") {
         let (first, last, length) = content_range(&range)?;
         return Some(vec![(first, last, length, answer.body.clone())]);

@@ -3,6 +3,7 @@
 
 mod http;
 mod layers;
+mod oci;
 mod paths;
 mod references;
 mod registry;

@@ -7,6 +7,7 @@ mod tls;
 use super::image::{Built, Image, Index, sha256};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -289,7 +290,7 @@ impl Registry {
         format!("{}/{repository}", self.host())
     }
     /// PEM file of the CA, with TLS.
-    pub fn ca(&self) -> Option<&std::path::Path> {
+    pub fn ca(&self) -> Option<&Path> {
         self.ca.as_ref().map(tempfile::NamedTempFile::path)
     }
     /// Its tokens, to share with another server.
@@ -339,6 +340,42 @@ impl Registry {
     pub fn put_blob(&self, repository: &str, digest: &str, bytes: Vec<u8>) {
         let key = (repository.to_owned(), digest.to_owned());
         self.inner.state().blobs.insert(key, Arc::new(bytes));
+    }
+    /// Stores all that an OCI layout directory has, as it is: its blobs, its documents, its
+    /// tags. Nothing is checked, so that hostile ones can be held too.
+    pub fn load_layout(&self, repository: &str, layout: &Path) {
+        let index = read_json(&layout.join("index.json")).expect("index.json");
+        let blobs = layout.join("blobs/sha256");
+        for entry in std::fs::read_dir(&blobs).expect("blobs/sha256") {
+            let path = entry.expect("readable").path();
+            let hex = path.file_name().expect("a name").to_string_lossy();
+            let (digest, bytes) = (
+                format!("sha256:{hex}"),
+                std::fs::read(&path).expect("a blob"),
+            );
+            if let Some(json) = read_json(&path).filter(|json| json["schemaVersion"] == 2) {
+                let otherwise = match json["manifests"].is_array() {
+                    true => "application/vnd.oci.image.index.v1+json",
+                    false => "application/vnd.oci.image.manifest.v1+json",
+                };
+                let media_type = json["mediaType"].as_str().unwrap_or(otherwise).to_owned();
+                let key = (repository.to_owned(), digest.clone());
+                let value = (media_type, bytes.clone());
+                self.inner.state().manifests.insert(key, value);
+            }
+            self.put_blob(repository, &digest, bytes);
+        }
+        let mut state = self.inner.state();
+        for entry in index["manifests"].as_array().into_iter().flatten() {
+            let tag = &entry["annotations"]["org.opencontainers.image.ref.name"];
+            let (Some(tag), Some(digest)) = (tag.as_str(), entry["digest"].as_str()) else {
+                continue;
+            };
+            let of = |version: &str| (repository.to_owned(), version.to_owned());
+            if let Some(manifest) = state.manifests.get(&of(digest)).cloned() {
+                state.manifests.insert(of(tag), manifest);
+            }
+        }
     }
     /// Forgets a blob.
     pub fn remove_blob(&self, repository: &str, digest: &str) {
@@ -404,4 +441,11 @@ impl Registry {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// A small file's JSON, if that is what it holds.
+fn read_json(path: &Path) -> Option<serde_json::Value> {
+    let small = path.metadata().ok()?.len() < 4 << 20;
+    let bytes = small.then(|| std::fs::read(path).ok())??;
+    serde_json::from_slice(&bytes).ok()
 }
