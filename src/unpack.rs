@@ -37,7 +37,7 @@ pub struct Expected {
     pub diff_id: Option<Digest>,
 }
 
-/// Why a layer was not unpacked.
+/// Why a layer was not unpacked. The texts say what it does; the caller knows its full name.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The bytes are those that the digest names, and they are no good (bomb, refused tar,
@@ -101,30 +101,29 @@ pub fn unpack<R: Read + Send, W: Write + Send>(
         }
         Ended::Complete { size, .. } if size != expected.size => {
             return Err(UnpackError::Mismatch(format!(
-                "layer {} ends after {size} bytes, its manifest says {}",
-                expected.digest, expected.size
+                "ends after {size} bytes, its manifest says {}",
+                expected.size
             )));
         }
         Ended::Complete { refused, .. } => refused,
     };
     if outcome.digest != expected.digest {
         return Err(UnpackError::Mismatch(format!(
-            "layer {} came with other bytes (their digest is {})",
-            expected.digest, outcome.digest
+            "came with other bytes (their digest is {})",
+            outcome.digest
         )));
     }
     // The compression's fault explains a tar that is cut short, not the other way round.
     if let Some(why) = refused.or_else(|| sink.check().err()) {
         return Err(UnpackError::Refused(format!(
-            "layer {} ({}) is refused: {why}",
-            expected.digest, expected.media_type
+            "is refused ({}): {why}",
+            expected.media_type
         )));
     }
     let found = outcome.diff_id;
     if expected.diff_id.is_some_and(|diff_id| diff_id != found) {
         return Err(UnpackError::Refused(format!(
-            "layer {} holds a tar with digest {found}, not with the diff ID of the image's configuration",
-            expected.digest
+            "holds a tar with digest {found}, not with the diff ID of the image's configuration"
         )));
     }
     sink.finish(&Origin {

@@ -14,6 +14,8 @@ async fn refused(registry: &Registry, settings: serde_json::Value, status: u16, 
         !text.contains(&*site.blobspace().to_string_lossy()),
         "{name} tells internals: {text}"
     );
+    let named = text.matches("layer sha256:").count();
+    assert!(named <= 1, "{name} names its layer {named} times: {text}");
     site.disk_is(before).await;
     site.stop().await;
 }

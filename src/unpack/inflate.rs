@@ -24,15 +24,11 @@ impl Decoder {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         let known = [".tar", ".tar+gzip", ".tar.gzip", ".tar+zstd", ".tar.zstd"];
         if !known.iter().any(|end| essence.ends_with(end)) {
-            return Err(format!(
-                "layers of media type `{essence}` are not supported"
-            ));
+            return Err("this media type is not supported".to_owned());
         }
         match start {
             [0x1f, 0x8b, ..] => Ok(Decoder::Gzip(Box::new(Gzip::new()))),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(format!(
-                "zstd is not supported (layer of media type `{essence}`)"
-            )),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Err("zstd is not supported".to_owned()),
             [] if essence.contains("gzip") => Err("the gzip stream is empty".to_owned()),
             _ => Ok(Decoder::Plain),
         }

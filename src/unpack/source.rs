@@ -157,8 +157,8 @@ impl<R: Read> Stage<'_, R> {
         self.size += chunk.filled as u64;
         if self.size > self.expected.size {
             return Err(Stop::Failed(UnpackError::Mismatch(format!(
-                "layer {} is longer than the {} bytes that its manifest says",
-                self.expected.digest, self.expected.size
+                "is longer than the {} bytes that its manifest says",
+                self.expected.size
             ))));
         }
         Ok(())
@@ -213,8 +213,7 @@ impl<R: Read> Stage<'_, R> {
             return Ok(());
         };
         Err(Stop::Failed(UnpackError::Refused(format!(
-            "layer {} decompresses to {why}",
-            self.expected.digest
+            "decompresses to {why}"
         ))))
     }
 }
