@@ -269,7 +269,12 @@ async fn requests_that_are_framed_oddly_yield_no_second_answer() {
             };
             let right = wanted.iter().any(|wanted| fits(&text(wanted), &answer));
             let (status, count) = (answer.status, answer.responses());
-            (!right).then(|| format!("{}: {status:?}, {count} answers", case["id"]))
+            // One request that is framed oddly must never be taken for two.
+            let framing = case["id"]
+                .as_str()
+                .is_some_and(|id| id.starts_with("frame"));
+            (!right || framing && count > 1)
+                .then(|| format!("{}: {status:?}, {count} answers", case["id"]))
         });
     }
     let wrong: Vec<String> = running.join_all().await.into_iter().flatten().collect();
