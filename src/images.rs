@@ -185,13 +185,14 @@ impl Images {
             config.workers_per_registry,
             config.memory_limit,
         );
+        let ledger = Ledger::new(blobspace.clone());
         let fetcher = Fetcher::new(
             registries.clone(),
             blobspace.clone(),
+            ledger.clone(),
             pool.clone(),
             config.limits.clone(),
         );
-        let ledger = Ledger::new(blobspace.clone());
         let preparer = Preparer::new(
             ledger,
             registries.clone(),

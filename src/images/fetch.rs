@@ -3,6 +3,7 @@
 //! download alone, to see that this host has the same bytes.
 
 use super::ImageError;
+use super::ledger::Ledger;
 use super::pipe::{self, pipe};
 use super::pool::{Pool, Slot};
 use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
@@ -38,6 +39,7 @@ const CONTENDED_ATTEMPTS: u32 = 100;
 pub(super) struct Fetcher {
     registries: Arc<Registries>,
     blobspace: Arc<Blobspace<Pack>>,
+    ledger: Ledger,
     pool: Pool,
     limits: Limits,
     cores: usize,
@@ -76,6 +78,7 @@ impl Fetcher {
     pub(super) fn new(
         registries: Arc<Registries>,
         blobspace: Arc<Blobspace<Pack>>,
+        ledger: Ledger,
         pool: Pool,
         limits: Limits,
     ) -> Fetcher {
@@ -83,6 +86,7 @@ impl Fetcher {
         Fetcher {
             registries,
             blobspace,
+            ledger,
             pool,
             limits,
             cores,
@@ -192,6 +196,7 @@ impl Fetcher {
             expected.clone(),
         );
         let (unpacking, cores) = (self.unpacking.clone(), self.cores);
+        let (ledger, owner) = (self.ledger.clone(), repository.clone());
         self.stream(repository, expected, PIPELINE + index_bytes, move |bytes| {
             let busy = Busy::new(&unpacking);
             let threads = if busy.count() < cores {
@@ -205,6 +210,7 @@ impl Fetcher {
             };
             let reservation = blobspace.reserve(&key).map_err(as_write)?;
             let (reservation, _) = unpack(bytes, &layer, &limits, &resources, reservation)?;
+            ledger.claim_before_seal(&owner, layer.digest);
             reservation.commit().map_err(as_write)
         })
         .await

@@ -112,9 +112,24 @@ impl Ledger {
 
     /// The host has delivered these bytes for the repository.
     pub(super) async fn claim_delivered(&self, repository: &Repository, digest: Digest) {
-        self.put_claim(format!("{} {digest}", repository.host()))
-            .await;
-        self.claim(repository, digest).await;
+        for claim in delivered(repository, digest) {
+            self.put_claim(claim).await;
+        }
+    }
+
+    /// [`Ledger::claim_delivered`] of bytes that are verified and not sealed yet: a process that is killed
+    /// right behind the seal has said already whose the pack is. Blocking. What cannot be written now is left
+    /// to `claim_delivered`, when the writer's space is free.
+    pub(super) fn claim_before_seal(&self, repository: &Repository, digest: Digest) {
+        for claim in delivered(repository, digest) {
+            let name = hashed(&claim);
+            if let Err(error) =
+                self.blobspace
+                    .put_record(RecordKind::Claim, &name, claim.as_bytes())
+            {
+                tracing::debug!(%error, "claim not written before its pack");
+            }
+        }
     }
 
     async fn claimed(&self, claim: String) -> bool {
@@ -124,8 +139,10 @@ impl Ledger {
     }
 
     async fn put_claim(&self, claim: String) {
-        self.write(RecordKind::Claim, hashed(&claim), claim.into_bytes())
-            .await;
+        if !self.claimed(claim.clone()).await {
+            self.write(RecordKind::Claim, hashed(&claim), claim.into_bytes())
+                .await;
+        }
     }
 
     async fn read(&self, kind: RecordKind, name: String) -> Option<Vec<u8>> {
@@ -155,6 +172,14 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// `sha256-<hex>`: a digest as a file name.
 pub(super) fn name_of(digest: &Digest) -> String {
     digest.to_string().replace(':', "-")
+}
+
+/// The claims of a delivery: the host's and the repository's.
+fn delivered(repository: &Repository, digest: Digest) -> [String; 2] {
+    [
+        format!("{} {digest}", repository.host()),
+        format!("{repository}@{digest}"),
+    ]
 }
 
 fn hashed(text: &str) -> String {
