@@ -75,9 +75,11 @@ impl Disk {
             .open(&path)?;
         Ok((path, file))
     }
+    /// What a failed write is. The words about a full disk reach users, so the path goes into the log.
     pub(super) fn error(&self, what: &str, path: &Path, error: &io::Error) -> BlobspaceError {
         if is_full(error) {
-            BlobspaceError::Full(format!("the disk under {} is full", self.root.display()))
+            tracing::warn!(location = %self.root.display(), %error, "the disk is full before maxSizeBytes is reached");
+            BlobspaceError::Full("the disk is full".into())
         } else {
             io_error(what, path, error)
         }
