@@ -10,6 +10,7 @@
 #![allow(unreachable_pub)]
 
 mod binary;
+mod disk;
 mod kill;
 mod layouts;
 mod metrics;
