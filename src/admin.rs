@@ -72,6 +72,7 @@ pub fn metrics(metrics: Arc<Metrics>) -> Router {
 /// Connections have the limits and timeouts of the main listener.
 pub async fn serve(listener: TcpListener, router: Router) {
     let listen = Listen {
+        reactors: None,
         most_connections: MOST_CONNECTIONS,
         lifecycle: Lifecycle::default(),
         limit: Duration::ZERO,

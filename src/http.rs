@@ -19,6 +19,7 @@ mod listing;
 mod locate;
 mod path;
 mod range;
+mod reactors;
 mod represent;
 // What cannot be served is an answer as well, and moves as one.
 #[allow(clippy::result_large_err)]

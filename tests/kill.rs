@@ -92,7 +92,7 @@ async fn start(file: &std::path::Path) -> Process {
     let file = file.to_owned();
     tokio::task::spawn_blocking(move || Process::serve(&file))
         .await
-        .unwrap()
+        .expect("it starts")
 }
 
 async fn is_right(registry: &Registry, client: Client, number: u64) {

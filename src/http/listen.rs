@@ -5,6 +5,7 @@
 //! neither ends nor spins the loop; from [`Phase::Draining`] on answers ask for a new connection
 //! elsewhere, from [`Phase::Stopping`] on nothing is accepted, and what is in flight ends within a limit.
 
+use super::reactors::Reactors;
 use super::socket::{Answering, Protocol, Pulse, Socket};
 use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
@@ -30,9 +31,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Bytes of a request's head at most, and of what hyper buffers of it.
+/// hyper's own limit of 100 fields stands: naming one, the same too, costs an allocation a request.
 const MOST_HEAD: usize = 64 << 10;
-/// Header fields of a request at most.
-const MOST_HEADERS: usize = 100;
 /// Streams of one HTTP/2 connection at once.
 const MOST_STREAMS: u32 = 128;
 /// Silence after which an HTTP/2 peer is asked whether it is there, and the time it has to answer.
@@ -56,6 +56,8 @@ pub(crate) struct Listen {
     pub(crate) lifecycle: Lifecycle,
     /// How long requests in flight may go on after accepting has ended.
     pub(crate) limit: Duration,
+    /// Where connections live; None: on the runtime that accepts.
+    pub(crate) reactors: Option<Reactors>,
     /// Counts connections, where wanted.
     pub(crate) metrics: Option<Arc<Metrics>>,
 }
@@ -108,12 +110,27 @@ impl Listen {
                 }
                 continue;
             };
-            let connection = converse(stream, service.clone(), self.lifecycle.clone());
             let open = self.metrics.as_ref().map(|metrics| metrics.connection());
-            connections.spawn(async move {
-                connection.await;
-                drop((place, open));
-            });
+            let (service, lifecycle) = (service.clone(), self.lifecycle.clone());
+            match self.reactors.as_ref().and_then(Reactors::least) {
+                None => connections.spawn(async move {
+                    converse(stream, service, lifecycle).await;
+                    drop((place, open));
+                }),
+                Some((reactor, seat)) => {
+                    let Ok(stream) = stream.into_std() else {
+                        continue;
+                    };
+                    let connection = async move {
+                        // A socket that the reactor cannot watch is closed; its client tries again.
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            converse(stream, service, lifecycle).await;
+                        }
+                        drop((place, open, seat));
+                    };
+                    connections.spawn_on(connection, reactor)
+                }
+            };
         }
         drop(listener);
         let all = async { while connections.join_next().await.is_some() {} };
@@ -186,7 +203,6 @@ where
     match protocol {
         Protocol::Http1 => {
             let connection = http1::Builder::new()
-                .max_headers(MOST_HEADERS)
                 .max_buf_size(MOST_HEAD)
                 .half_close(true)
                 .serve_connection(TokioIo::new(socket), service);

@@ -64,7 +64,7 @@ pub(super) async fn of_file(
     let vary = inlined.then_some(INLINE_VARS);
     if inlined
         && let Some(vars) = InlineVars::of(headers)
-        && let Some(page) = fill_in(view, &node, vars).await?
+        && let Some(page) = Box::pin(fill_in(view, &node, vars)).await?
     {
         return Ok(Representation {
             etag: etag(xxh3_128(&page)),
@@ -165,7 +165,7 @@ impl Representation {
                 headers.insert(header::CONTENT_RANGE, content_range(&range, length));
                 Ok(response)
             }
-            Decision::Parts(ranges) => self.multipart(&ranges).await,
+            Decision::Parts(ranges) => Box::pin(self.multipart(&ranges)).await,
             Decision::NotModified => Ok(self.response(status, Body::default())),
             Decision::PreconditionFailed => Ok(error::error(
                 status,
@@ -257,23 +257,22 @@ impl Representation {
 /// Part of a file, its pages in memory: off the reactor where they are not yet.
 async fn read(node: &Arc<FileNode>, range: Range<u64>) -> Result<Bytes, Response<Body>> {
     if !range.is_empty() && !node.resident(range.clone()) {
-        let (ahead, pages) = (node.clone(), range.clone());
-        let populated = tokio::task::spawn_blocking(move || ahead.populate(pages)).await;
-        match populated
-            .map_err(std::io::Error::other)
-            .and_then(|done| done)
-        {
-            Ok(()) => {}
-            Err(failed) => {
-                tracing::error!(error = %failed, "reading a pack failed");
-                return Err(error::unreadable());
-            }
-        }
+        Box::pin(populate(node, range.clone())).await?;
     }
     if node.poisoned() {
         return Err(error::unreadable());
     }
     Ok(node.bytes(range))
+}
+
+async fn populate(node: &Arc<FileNode>, range: Range<u64>) -> Result<(), Response<Body>> {
+    let node = node.clone();
+    let populated = tokio::task::spawn_blocking(move || node.populate(range)).await;
+    let populated = populated.map_err(std::io::Error::other);
+    populated.and_then(|done| done).map_err(|failed| {
+        tracing::error!(error = %failed, "reading a pack failed");
+        error::unreadable()
+    })
 }
 
 /// A strong entity tag out of the content's hash, the same under every name and tag.

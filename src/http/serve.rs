@@ -74,7 +74,8 @@ impl Serve {
         if let Some(view) = self.images.warm(reference) {
             return Ok(view);
         }
-        let asking = self.images.get(reference, ask(headers));
+        // Boxed, as all that is not warm: hyper moves the whole future of an answer.
+        let asking = Box::pin(self.images.get(reference, ask(headers)));
         let outcome = match self.timeout {
             None => asking.await,
             // The download goes on.
@@ -119,7 +120,12 @@ impl Serve {
             }
             Located::Listing(directory) => {
                 let path = asked.path.as_ref().map(|path| path.bytes.as_slice());
-                represent::of_listing(path.unwrap_or_default(), root, directory).await?
+                Box::pin(represent::of_listing(
+                    path.unwrap_or_default(),
+                    root,
+                    directory,
+                ))
+                .await?
             }
             Located::Nothing => return Err(not_found(&asked.target)),
         };

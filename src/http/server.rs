@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::error;
 use super::listen::Listen;
+use super::reactors::Reactors;
 use super::serve::Serve;
 use crate::config::{Config, Mode};
 use crate::images::Images;
@@ -56,7 +57,12 @@ impl Server {
     /// last connection has ended, `limit` later at the latest.
     pub async fn run(self, listener: TcpListener, limit: Duration) {
         let shared = self.0;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let reactors = Reactors::start(cores)
+            .inspect_err(|error| tracing::warn!(%error, "connections share one runtime"))
+            .ok();
         let listen = Listen {
+            reactors,
             most_connections: MOST_CONNECTIONS,
             lifecycle: shared.lifecycle.clone(),
             limit,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// Jobs at once of one kind; one more is [`ImageError::Busy`]. Bounds memory, not downloads: those wait
@@ -20,6 +21,8 @@ type Table<K, T> = Arc<Mutex<HashMap<K, Waiting<T>>>>;
 /// The flights of one kind.
 pub(super) struct Flights<K, T> {
     table: Table<K, T>,
+    /// Where jobs run: not on the threads that serve connections.
+    runtime: Handle,
 }
 
 /// Takes the flight off the table however its job ends, a panic included.
@@ -39,9 +42,11 @@ where
     K: Hash + Eq + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
+    /// Jobs run on the runtime that this is called on.
     pub(super) fn new() -> Self {
         Flights {
             table: Table::default(),
+            runtime: Handle::current(),
         }
     }
 
@@ -93,7 +98,7 @@ where
             key,
         };
         let job = job();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let outcome = job.await;
             drop(landing);
             tell.send_replace(Some(outcome));

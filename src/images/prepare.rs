@@ -51,6 +51,10 @@ pub(super) struct Prepared {
 /// What a flight for shared bytes returns: for whom they were fetched (whose credentials, whose promises),
 /// and the outcome. An error may be that one's own affair.
 type Delivery<L, T> = (L, Result<T, ImageError>);
+type DocumentDelivery = Delivery<Repository, Arc<Vec<u8>>>;
+type LayerDelivery = Delivery<(Repository, Expected), Lease<Pack>>;
+/// The unit of download: a registry host, and what it is to deliver.
+type HostDigest = (String, Digest);
 
 /// See the module. One per process.
 pub(super) struct Preparer {
@@ -60,9 +64,8 @@ pub(super) struct Preparer {
     metrics: Arc<Metrics>,
     fetcher: Fetcher,
     platform: Platform,
-    /// By registry host and digest.
-    documents: Flights<(String, Digest), Delivery<Repository, Arc<Vec<u8>>>>,
-    layers: Flights<(String, Digest), Delivery<(Repository, Expected), Lease<Pack>>>,
+    documents: Flights<HostDigest, DocumentDelivery>,
+    layers: Flights<HostDigest, LayerDelivery>,
     side_packs: Flights<Key, Lease<Pack>>,
     /// By registry host, layer, and the diff ID that was promised.
     faults: Failures<(String, Digest, Option<Digest>)>,

@@ -1,10 +1,12 @@
 //! The reference at the head of a URL path. On the path of every request: one pass
-//! over the bytes up to the end of the reference, and no allocation but the key's.
+//! over the bytes up to the end of the reference; a reference seen lately is not parsed again.
 
 use super::grammar::{PATH_MAX, is_component};
 use super::{Reference, ReferenceError, Target, canonical_host};
 use crate::digest::clipped;
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 /// See [`super::split_target`].
 ///
@@ -17,11 +19,33 @@ pub(super) fn split(raw_path: &str) -> Result<Target<'_>, ReferenceError> {
         return Err(without_version(raw));
     };
     let (reference_text, path) = raw.split_at(end);
-    let reference = Reference::parse(&decoded(reference_text))?;
+    let reference = recall(reference_text)?;
     Ok(Target {
         reference,
         reference_text,
         path,
+    })
+}
+
+thread_local! {
+    /// References of late requests, by their text in the URL: most requests name few images.
+    static RECENT: RefCell<HashMap<Box<str>, Reference>> = RefCell::default();
+}
+/// References that a thread remembers; when there are more, it starts over.
+const MOST_RECENT: usize = 256;
+
+/// Parses a reference as it stood in a URL, or remembers it: a clone costs no allocation.
+fn recall(text: &str) -> Result<Reference, ReferenceError> {
+    RECENT.with_borrow_mut(|recent| {
+        if let Some(reference) = recent.get(text) {
+            return Ok(reference.clone());
+        }
+        let reference = Reference::parse(&decoded(text))?;
+        if recent.len() >= MOST_RECENT {
+            recent.clear();
+        }
+        recent.insert(text.into(), reference.clone());
+        Ok(reference)
     })
 }
 

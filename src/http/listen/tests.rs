@@ -28,6 +28,7 @@ async fn running(most_connections: usize) -> Running {
     let address = listener.local_addr().unwrap();
     let (lifecycle, metrics) = (Lifecycle::default(), Arc::new(Metrics::new()));
     let listen = Listen {
+        reactors: None,
         most_connections,
         lifecycle: lifecycle.clone(),
         limit: Duration::from_secs(5),
