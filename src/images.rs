@@ -320,9 +320,9 @@ impl Inner {
         }
         match tokio::time::timeout(REVALIDATION_WAIT, self.revalidated(reference, policy)).await {
             Ok(Ok(view)) => Ok(view),
-            Ok(Err(
-                error @ (ImageError::NotFound(_) | ImageError::Denied(_) | ImageError::Busy(_)),
-            )) => Err(error),
+            // The registry has answered that there is no such tag, or not for us.
+            Ok(Err(error)) if self.preparer.ledger.tag(reference).await.is_none() => Err(error),
+            // It fails, or the tag moved to an image that cannot be had.
             Ok(Err(error)) => {
                 tracing::warn!(%reference, %error, "tag not revalidated, serving what it last meant");
                 self.known(reference, policy, &known, STALE_PAUSE).await
@@ -387,6 +387,11 @@ impl Inner {
         {
             Ok(digest) => digest,
             Err(error) => {
+                if matches!(error, ImageError::NotFound(_)) {
+                    tracing::info!(%reference, %error, "tag not resolved");
+                } else {
+                    tracing::warn!(%reference, %error, "tag not resolved");
+                }
                 if matches!(error, ImageError::NotFound(_) | ImageError::Denied(_)) {
                     self.forget(reference).await;
                 }

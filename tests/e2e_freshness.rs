@@ -59,6 +59,64 @@ async fn while_its_registry_fails_a_known_tag_is_served_until_stale_if_error() {
     site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_moves_to_an_image_that_cannot_be_had_means_what_it_last_meant() {
+    let foreign = Index::new()
+        .image("linux/s390x", &Image::page("new"))
+        .image("windows/amd64", &Image::page("new"));
+    let bare = Image::page("new").build();
+    type Move<'a> = &'a dyn Fn(&Registry);
+    let cases: &[(&str, Move<'_>)] = &[
+        ("layer missing", &|registry| {
+            let moved = registry.push("team/app", "v1", &Image::page("new"));
+            registry.remove_blob("team/app", &moved.layers[0]);
+        }),
+        ("layer refused", &|registry| {
+            let moved = registry.push("team/app", "v1", &Image::page("new"));
+            let denied = Fault::Status {
+                code: 403,
+                retry_after: None,
+            };
+            registry.fault(denied).on_blob(&moved.layers[0]);
+        }),
+        ("configuration missing", &|registry| {
+            registry.tag("team/app", "v1", &bare.media_type, &bare.manifest);
+        }),
+        ("another platform", &|registry| {
+            registry.push_index("team/app", "v1", &foreign);
+        }),
+    ];
+    for (case, move_tag) in cases {
+        let registry = Registry::start().await;
+        registry.push("team/app", "v1", &Image::page("old"));
+        let site = Site::start(&[&registry], json!({"tagTtl": "50ms"})).await;
+        let path = registry.path("team/app:v1", "/");
+        site.get(&path).await.expect(200);
+        move_tag(&registry);
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        let answer = site.get(&path).await;
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "old"),
+            "{case}"
+        );
+        site.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_its_registry_no_longer_has_is_not_served_any_more() {
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::page("old"));
+    let site = Site::start(&[&registry], json!({"tagTtl": "50ms"})).await;
+    let path = registry.path("team/app:v1", "/");
+    site.get(&path).await.expect(200);
+    registry.untag("team/app", "v1");
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    site.get(&path).await.expect(404);
+    site.stop().await;
+}
+
 /// Writes a configuration for the real binary.
 fn config_file(
     directory: &std::path::Path,

@@ -117,7 +117,10 @@ impl Preparer {
         digest: Digest,
         policy: &Policy,
     ) -> Result<Prepared, ImageError> {
-        let image = Arc::new(self.image(repository, digest).await?);
+        let image = self.image(repository, digest).await.inspect_err(
+            |error| tracing::warn!(%repository, %digest, %error, "manifest not usable"),
+        )?;
+        let image = Arc::new(image);
         if image.layers > 1 {
             tracing::warn!(%repository, digest = %image.digest, layers = image.layers, "only the first layer is served");
         }
