@@ -15,11 +15,9 @@ pub(super) const MOST_PAGE: u64 = 8 << 20;
 const MOST_RESULT: usize = 32 << 20;
 
 /// The header's values, as they stand for `${ide}` and `${supervisor}`.
-#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct InlineVars {
-    #[serde(default)]
     ide: String,
-    #[serde(default)]
     supervisor: String,
 }
 
@@ -34,7 +32,7 @@ impl InlineVars {
             );
             return None;
         }
-        serde_json::from_slice(value.as_bytes())
+        parse(value.as_bytes())
             .inspect_err(|error| tracing::warn!(%error, "X-BlobServe-InlineVars is not the JSON expected, ignored"))
             .ok()
     }
@@ -70,6 +68,20 @@ impl InlineVars {
         }
         out + rest
     }
+}
+
+/// An object of texts, as existing installations send and read it: the last of repeated keys wins,
+/// null is the empty text, other keys mean nothing.
+fn parse(json: &[u8]) -> Result<InlineVars, serde_json::Error> {
+    let mut values: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json)?;
+    let mut text = |name| {
+        let value = values.remove(name).unwrap_or_default();
+        Option::<String>::deserialize(value).map(Option::unwrap_or_default)
+    };
+    Ok(InlineVars {
+        ide: text("ide")?,
+        supervisor: text("supervisor")?,
+    })
 }
 
 /// None: the result would be larger than [`MOST_RESULT`].
@@ -116,6 +128,27 @@ mod tests {
             InlineVars::of(&headers(&format!("{{\"ide\":\"{}\"}}", "x".repeat(9000)))).is_none()
         );
         assert!(InlineVars::of(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn values_are_read_as_existing_installations_read_them() {
+        let cases = [
+            (r#"{"ide":"a","supervisor":"b"}"#, Some(("a", "b"))),
+            (r#"{"ide":"a","ide":"b"}"#, Some(("b", ""))),
+            (r#"{"ide":null,"other":[1]}"#, Some(("", ""))),
+            ("{}", Some(("", ""))),
+            (r#"{"ide":1}"#, None),
+            (r#"["a","b"]"#, None),
+            ("[]", None),
+            (r#""a""#, None),
+        ];
+        for (json, expected) in cases {
+            let expected = expected.map(|(ide, supervisor)| InlineVars {
+                ide: ide.into(),
+                supervisor: supervisor.into(),
+            });
+            assert_eq!(parse(json.as_bytes()).ok(), expected, "{json}");
+        }
     }
 
     #[test]
