@@ -237,9 +237,10 @@ impl Pack {
     pub fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
         self.0.populate(offset, length)
     }
-    /// True once a page of this mapping could not be read: what was read since is zeros and must not be sent.
+    /// True once a page of this mapping could not be read, or the file's end is no longer there
+    /// (someone shortened it): what was read since may be zeros and must not be sent.
     pub fn poisoned(&self) -> bool {
-        self.0.mapping.poisoned()
+        self.0.cut_short() || self.0.mapping.poisoned()
     }
     /// Checks every file's content hash. Slow; for packs that a crash of the machine may have torn.
     pub fn verify_contents(&self) -> Result<(), PackError> {

@@ -101,6 +101,14 @@ impl Reader {
         Ok(reader)
     }
 
+    /// The footer that was there when the pack was opened is gone. A shortened file keeps the mapping of
+    /// its last page, as zeros behind its end, so no signal tells; the footer tells, being the last of the file.
+    pub(super) fn cut_short(&self) -> bool {
+        let bytes = self.mapping.bytes();
+        let footer = bytes.get(bytes.len().wrapping_sub(FOOTER_LEN)..);
+        !footer.is_some_and(|footer| footer.starts_with(&FOOTER_MAGIC))
+    }
+
     pub(super) fn entry_count(&self) -> u64 {
         self.entries
     }

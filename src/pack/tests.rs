@@ -402,10 +402,24 @@ fn touching_a_lost_page_first_poisons_too() {
     file.write_all(&write(&[(F, "a", &big)]).unwrap()).unwrap();
     let pack = Pack::open(file.reopen().unwrap()).unwrap();
     file.as_file().set_len(0).unwrap();
-    assert!(!pack.poisoned());
     assert_eq!(pack.bytes()[512 << 10], 0);
     assert!(pack.poisoned());
     assert!(pack.lookup(b"a").is_none());
+}
+
+/// Behind a file's new end its last page reads as zeros, and no signal is sent.
+#[test]
+fn a_pack_cut_short_within_its_last_page_is_poisoned() {
+    for kept in [0, 1, 100] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&write(&[(F, "a", "text")]).unwrap())
+            .unwrap();
+        let pack = Pack::open(file.reopen().unwrap()).unwrap();
+        assert!(!pack.poisoned());
+        file.as_file().set_len(kept).unwrap();
+        assert!(pack.poisoned(), "{kept} bytes kept");
+        assert!(pack.lookup(b"a").is_none());
+    }
 }
 
 #[test]
