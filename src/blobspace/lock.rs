@@ -79,6 +79,7 @@ fn hold(path: &Path, wait: Duration) -> Result<File, BlobspaceError> {
         .open(path)
         .map_err(|e| failed(&e))?;
     let since = Instant::now();
+    let mut told = false;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,
@@ -99,6 +100,10 @@ fn hold(path: &Path, wait: Duration) -> Result<File, BlobspaceError> {
                 path.display(),
                 wait.as_secs()
             )));
+        }
+        if !told {
+            told = true;
+            tracing::info!(lock = %path.display(), seconds = wait.as_secs(), "locked by another process, waiting for it to end");
         }
         std::thread::sleep(Duration::from_millis(50).min(wait));
     }
