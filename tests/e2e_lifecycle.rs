@@ -93,6 +93,51 @@ async fn draining_answers_go_on_and_then_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_do_not_hold_up_the_end_and_a_slow_answer_is_finished() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let registry = Registry::start().await;
+    let big = noise(7, 24 << 20);
+    let layer = Layer::new().file("index.html", "hello").file("big", &big);
+    registry.push("team/app", "v1", &Image::of(layer));
+    let mut site = Site::start(&[&registry], json!({"drainDelay": "100ms"})).await;
+    let path = registry.path("team/app:v1", "/big");
+    site.get(&registry.path("team/app:v1", "/"))
+        .await
+        .expect(200);
+    let address = site.client.0;
+    let mut open = Vec::new();
+    for said in [
+        "",
+        "P",
+        "GET / HTTP/1.1\r\nHo",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        socket.write_all(said.as_bytes()).await.unwrap();
+        open.push(socket);
+    }
+    let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    slow.write_all(request.as_bytes()).await.unwrap();
+    slow.readable().await.unwrap();
+    let stop = tokio::spawn(site.take().stop());
+    // Longer than silent connections are given; nothing of the answer is read meanwhile.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for mut socket in open {
+        let mut said = Vec::new();
+        let end = socket.read_to_end(&mut said);
+        let end = tokio::time::timeout(Duration::from_secs(5), end).await;
+        assert!(end.is_ok(), "a silent connection is still open");
+    }
+    assert!(!stop.is_finished(), "an answer is in flight");
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(&big), "{} bytes came", answer.len());
+    let stopped = tokio::time::timeout(Duration::from_secs(5), stop).await;
+    stopped.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn draining_fails_cold_waiters_with_503() {
     let registry = Registry::start().await;
     let image = registry.push("team/app", "v1", &Image::page("hello"));

@@ -37,7 +37,7 @@ const MOST_HEAD: usize = 64 << 10;
 const MOST_STREAMS: u32 = 128;
 /// Silence after which an HTTP/2 peer is asked whether it is there, and the time it has to answer.
 const PING: Duration = Duration::from_secs(30);
-/// A closing HTTP/2 connection's time to say so.
+/// A closing connection's time: for HTTP/2 to say so, for a head that is on its way to come.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Pauses after an accept that failed for want of descriptors or memory: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -174,8 +174,16 @@ where
 {
     let pulse = Pulse::new();
     let mut socket = Socket::new(stream, pulse.clone());
-    let told = tokio::time::timeout(super::socket::HEAD_TIMEOUT, socket.protocol());
-    let Ok(Ok(protocol)) = told.await else {
+    let silent = async {
+        lifecycle.reached(Phase::Stopping).await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let protocol = tokio::select! {
+        protocol = socket.protocol() => protocol.ok(),
+        () = tokio::time::sleep(super::socket::HEAD_TIMEOUT) => None,
+        () = silent => None,
+    };
+    let Some(protocol) = protocol else {
         return;
     };
     let asked = Arc::new(Notify::new());
@@ -211,7 +219,7 @@ where
             let ending = lifecycle.reached(Phase::Stopping);
             if watch(&pulse, connection.as_mut(), ending).await == Ended::Asked {
                 connection.as_mut().graceful_shutdown();
-                watch(&pulse, connection, std::future::pending()).await;
+                finish(&pulse, connection).await;
             }
         }
         Protocol::Http2 => {
@@ -235,7 +243,7 @@ where
                 Ended::Closed => {}
                 Ended::Asked => {
                     connection.as_mut().graceful_shutdown();
-                    watch(&pulse, connection, std::future::pending()).await;
+                    finish(&pulse, connection).await;
                 }
                 Ended::Due => {
                     connection.as_mut().graceful_shutdown();
@@ -291,6 +299,15 @@ async fn watch<C: Future>(
         Poll::Pending
     })
     .await
+}
+
+/// The end of a connection that was asked to end: what is being answered is answered in full; one that is
+/// silent (browsers open some to have them ready) is not waited for.
+async fn finish<C: Future>(pulse: &Pulse, mut connection: Pin<&mut C>) {
+    let silent = tokio::time::sleep(FAREWELL);
+    if watch(pulse, connection.as_mut(), silent).await == Ended::Asked && pulse.busy() {
+        watch(pulse, connection, std::future::pending()).await;
+    }
 }
 
 /// A body that counts as being answered until it is dropped.

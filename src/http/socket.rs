@@ -90,6 +90,11 @@ impl Pulse {
         }
     }
 
+    /// Something is being answered, or waits for the client to take it.
+    pub(super) fn busy(&self) -> bool {
+        self.answering.load(Ordering::Relaxed) > 0 || self.blocked.load(Ordering::Relaxed) > 0
+    }
+
     /// Bytes came. In HTTP/1 they are a head when nothing is being answered, or the next one's start.
     fn read(&self, protocol: Protocol) {
         let fresh = self.head.load(Ordering::Relaxed) == 0;
