@@ -94,6 +94,32 @@ pub enum ImageError {
     Internal(Arc<str>),
 }
 
+impl ImageError {
+    /// The same error told to another repository that waited for the same bytes: it learns nothing of
+    /// the one that fetched them.
+    fn retold(self, from: &Repository, to: &Repository) -> ImageError {
+        let (from, to) = (format!("`{from}`"), format!("`{to}`"));
+        let retell = |text: Arc<str>| Arc::from(text.replace(&from, &to));
+        match self {
+            ImageError::Forbidden(repository) => ImageError::Forbidden(repository),
+            ImageError::NotFound(text) => ImageError::NotFound(retell(text)),
+            ImageError::Denied(text) => ImageError::Denied(retell(text)),
+            ImageError::Wrong(text) => ImageError::Wrong(retell(text)),
+            ImageError::Failing {
+                message,
+                retry_after,
+            } => ImageError::Failing {
+                message: retell(message),
+                retry_after,
+            },
+            ImageError::Silent(text) => ImageError::Silent(retell(text)),
+            ImageError::Busy(text) => ImageError::Busy(retell(text)),
+            ImageError::TooLarge(text) => ImageError::TooLarge(retell(text)),
+            ImageError::Internal(text) => ImageError::Internal(retell(text)),
+        }
+    }
+}
+
 /// How a view is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {

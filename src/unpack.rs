@@ -25,7 +25,7 @@ use source::Ended;
 use std::io::{self, Read, Write};
 
 /// What the manifest and the image configuration promise of a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Expected {
     /// Digest of the compressed bytes.
     pub digest: Digest,

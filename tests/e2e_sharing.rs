@@ -89,6 +89,79 @@ async fn another_host_has_to_deliver_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_delivers_the_same_bytes_is_held_to_its_own_promises() {
+    let (first, second) = (Registry::start().await, Registry::start().await);
+    first.push("team/app", "v1", &shared());
+    let untrue = format!("sha256:{}", "0".repeat(64));
+    second.push("team/app", "v1", &shared().diff_ids(&[&untrue]));
+    let site = Site::start(&[&first, &second], json!({})).await;
+    site.get(&first.path("team/app:v1", "/")).await.expect(200);
+    for _ in 0..2 {
+        site.get(&second.path("team/app:v1", "/"))
+            .await
+            .expect_error(502);
+    }
+    site.get(&first.path("team/app:v1", "/")).await.expect(200);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_repositorys_untrue_promises_are_no_fault_of_the_layer() {
+    let registry = Registry::start().await;
+    let layer = || Layer::new().file("index.html", "shared");
+    registry.push("team/app", "v1", &Image::of(layer()));
+    let strange = layer().media_type("application/x-strange");
+    registry.push("team/other", "v1", &Image::of(strange));
+    let site = Site::start(&[&registry], json!({})).await;
+    site.get(&registry.path("team/other:v1", "/"))
+        .await
+        .expect_error(502);
+    site.get(&registry.path("team/app:v1", "/"))
+        .await
+        .expect(200);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repositories_that_ask_at_once_share_one_download_and_one_failure_without_names() {
+    let registry = Registry::start().await;
+    let layer = registry.push("team/r0", "v1", &shared()).layers.remove(0);
+    let names: Vec<String> = (0..6).map(|n| format!("team/r{n}")).collect();
+    for name in &names {
+        registry.push(name, "v1", &shared());
+    }
+    let site = Site::start(&[&registry], json!({"timeout": "20s"})).await;
+    for (hold, status) in [(0, 502), (300, 200)] {
+        let hold = Some(Duration::from_millis(hold));
+        registry.heal();
+        let fault = match status {
+            200 => Fault::StallBeforeHeaders(hold),
+            _ => Fault::Status {
+                code: 500,
+                retry_after: None,
+            },
+        };
+        registry.fault(fault).method("GET").on_blob(&layer);
+        let requests = names.iter().map(|name| {
+            let (client, path) = (site.client, registry.path(&format!("{name}:v1"), "/"));
+            tokio::spawn(async move { client.request("GET", &path, &[]).await })
+        });
+        let requests: Vec<_> = requests.collect();
+        let before = registry.count_blob_gets(&layer);
+        for (name, request) in names.iter().zip(requests) {
+            let answer = request.await.unwrap().expect(status);
+            for other in names.iter().filter(|other| *other != name) {
+                assert!(!answer.text().contains(other), "{name}: {}", answer.text());
+            }
+        }
+        if status == 200 {
+            assert_eq!(registry.count_blob_gets(&layer), before + 1);
+        }
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_hosts_stall_does_not_reach_another_hosts_waiters() {
     let (slow, quick) = (Registry::start().await, Registry::start().await);
     let image = slow.push("team/app", "v1", &shared());

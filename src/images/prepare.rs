@@ -49,7 +49,8 @@ pub(super) struct Prepared {
 }
 
 /// What a flight for shared bytes returns: for whom they were fetched (whose credentials, whose promises),
-/// and the outcome. An error may be that one's own affair.
+/// and the outcome, which is for that one only: another shows first that it may have the bytes, and
+/// need not share every error.
 type Delivery<L, T> = (L, Result<T, ImageError>);
 type DocumentDelivery = Delivery<Repository, Arc<Vec<u8>>>;
 type LayerDelivery = Delivery<(Repository, Expected), Lease<Pack>>;
@@ -67,8 +68,8 @@ pub(super) struct Preparer {
     documents: Flights<HostDigest, DocumentDelivery>,
     layers: Flights<HostDigest, LayerDelivery>,
     side_packs: Flights<Key, Lease<Pack>>,
-    /// By registry host, layer, and the diff ID that was promised.
-    faults: Failures<(String, Digest, Option<Digest>)>,
+    /// By registry host and all that was promised: one repository's promises are no other's fault.
+    faults: Failures<(String, Expected)>,
 }
 
 /// What kind of document is asked for: they come from different places of a registry.
@@ -233,32 +234,52 @@ impl Preparer {
         repository: &Repository,
         wanted: Wanted,
     ) -> Result<Arc<Vec<u8>>, ImageError> {
-        let digest = wanted.digest();
-        let mut outcome = Err(ImageError::Internal("no round was made".into()));
         for _ in 0..ROUNDS {
-            if let Some(bytes) = self.ledger.document(digest).await {
-                if self.ledger.repository_has(repository, digest).await {
-                    return Ok(Arc::new(bytes));
-                }
-                if self.ledger.host_delivered(repository.host(), digest).await {
-                    self.show(repository, &wanted).await?;
-                    self.ledger.claim(repository, digest).await;
-                    return Ok(Arc::new(bytes));
-                }
+            if let Some(bytes) = self.held_document(repository, &wanted).await? {
+                return Ok(bytes);
             }
-            let key = (repository.host().to_owned(), digest);
+            let key = (repository.host().to_owned(), wanted.digest());
             let (preparer, leader, wanted) = (self.clone(), repository.clone(), wanted.clone());
             let fetch = || async move {
-                let delivered = preparer.fetch_document(&leader, &wanted).await;
+                // Another flight may have ended since we looked.
+                let delivered = match preparer.held_document(&leader, &wanted).await {
+                    Ok(Some(bytes)) => Ok(bytes),
+                    Ok(None) => preparer.fetch_document(&leader, &wanted).await,
+                    Err(error) => Err(error),
+                };
                 Ok((leader, delivered))
             };
             let (leader, delivered) = self.documents.join(key, fetch).await?;
-            outcome = delivered;
-            if leader == *repository || !is_own_affair(&outcome) {
-                return outcome;
+            if leader == *repository {
+                return delivered;
+            }
+            if let Err(error) = delivered
+                && !is_own_affair(&error)
+            {
+                return Err(error.retold(&leader, repository));
             }
         }
-        outcome
+        Err(crowded(repository, &wanted.digest()))
+    }
+
+    /// The document, if it is here and the repository may have it.
+    async fn held_document(
+        &self,
+        repository: &Repository,
+        wanted: &Wanted,
+    ) -> Result<Option<Arc<Vec<u8>>>, ImageError> {
+        let digest = wanted.digest();
+        let Some(bytes) = self.ledger.document(digest).await else {
+            return Ok(None);
+        };
+        if !self.ledger.repository_has(repository, digest).await {
+            if !self.ledger.host_delivered(repository.host(), digest).await {
+                return Ok(None);
+            }
+            self.show(repository, wanted).await?;
+            self.ledger.claim(repository, digest).await;
+        }
+        Ok(Some(Arc::new(bytes)))
     }
 
     async fn fetch_document(
@@ -314,42 +335,57 @@ impl Preparer {
         repository: &Repository,
         layer: &Expected,
     ) -> Result<Lease<Pack>, ImageError> {
-        let host = repository.host();
-        let mut outcome = Err(ImageError::Internal("no round was made".into()));
         for _ in 0..ROUNDS {
-            if let Some(pack) = self.sealed(&base_key(&layer.digest)).await {
-                let ours = self.ledger.repository_has(repository, layer.digest).await;
-                if ours || self.ledger.host_delivered(host, layer.digest).await {
-                    if !ours {
-                        self.registries
-                            .probe_blob(repository, &layer.digest)
-                            .await?;
-                        self.ledger.claim(repository, layer.digest).await;
-                    }
-                    return promised(repository, layer, pack);
-                }
+            if let Some(pack) = self.held_layer(repository, layer).await? {
+                return Ok(pack);
             }
-            let fault = (host.to_owned(), layer.digest, layer.diff_id);
+            let fault = (repository.host().to_owned(), layer.clone());
             if let Some(error) = self.faults.get(&fault) {
                 return Err(error);
             }
-            let key = (host.to_owned(), layer.digest);
+            let key = (repository.host().to_owned(), layer.digest);
             let (preparer, leader, wanted) = (self.clone(), repository.clone(), layer.clone());
             let fetch = || async move {
-                let delivered = preparer.fetch_layer(&leader, &wanted).await;
+                // Another flight may have ended since we looked.
+                let delivered = match preparer.held_layer(&leader, &wanted).await {
+                    Ok(Some(pack)) => Ok(pack),
+                    Ok(None) => preparer.fetch_layer(&leader, &wanted).await,
+                    Err(error) => Err(error),
+                };
                 Ok(((leader, wanted), delivered))
             };
             let ((leader, promise), delivered) = self.layers.join(key, fetch).await?;
-            outcome = delivered;
             if leader == *repository && promise == *layer {
-                return outcome;
+                return delivered;
             }
-            if outcome.is_err() && !is_own_affair(&outcome) {
-                return outcome;
+            if let Err(error) = delivered
+                && !is_own_affair(&error)
+            {
+                return Err(error.retold(&leader, repository));
             }
             // Another's flight: its bytes are here now, or its failure is its own. Show that we may.
         }
-        outcome
+        Err(crowded(repository, &layer.digest))
+    }
+
+    /// The layer's pack, if it is here, the repository may have it, and it is what was promised.
+    async fn held_layer(
+        &self,
+        repository: &Repository,
+        layer: &Expected,
+    ) -> Result<Option<Lease<Pack>>, ImageError> {
+        let Some(pack) = self.sealed(&base_key(&layer.digest)).await else {
+            return Ok(None);
+        };
+        let (host, digest) = (repository.host(), layer.digest);
+        if !self.ledger.repository_has(repository, digest).await {
+            if !self.ledger.host_delivered(host, digest).await {
+                return Ok(None);
+            }
+            self.registries.probe_blob(repository, &digest).await?;
+            self.ledger.claim(repository, digest).await;
+        }
+        promised(repository, layer, pack).map(Some)
     }
 
     /// One cold fetch, with its one line in the log.
@@ -361,10 +397,13 @@ impl Preparer {
         let started = Instant::now();
         let (outcome, lasting) = match self.sealed(&base_key(&layer.digest)).await {
             // From another host: this one has yet to deliver the same bytes.
-            Some(pack) => (
-                self.fetcher.verify(repository, layer).await.map(|()| pack),
-                false,
-            ),
+            Some(pack) => {
+                let verified = self.fetcher.verify(repository, layer).await;
+                (
+                    verified.and_then(|()| promised(repository, layer, pack)),
+                    false,
+                )
+            }
             None => match self.fetcher.fetch(repository, layer).await {
                 Ok(pack) => (promised(repository, layer, pack), false),
                 Err(Failed { error, lasting }) => (Err(error), lasting),
@@ -382,8 +421,7 @@ impl Preparer {
                 tracing::warn!(%repository, %digest, bytes, seconds, outcome = %error, "layer not fetched");
                 if lasting {
                     let host = repository.host().to_owned();
-                    self.faults
-                        .put((host, layer.digest, layer.diff_id), error.clone());
+                    self.faults.put((host, layer.clone()), error.clone());
                 }
             }
         }
@@ -497,11 +535,15 @@ fn promised(
 }
 
 /// An error that another repository of the same host need not share.
-fn is_own_affair<T>(outcome: &Result<T, ImageError>) -> bool {
-    matches!(
-        outcome,
-        Err(ImageError::NotFound(_) | ImageError::Denied(_))
-    ) || matches!(outcome, Err(ImageError::Wrong(_)))
+fn is_own_affair(error: &ImageError) -> bool {
+    use ImageError::{Denied, NotFound, Wrong};
+    matches!(error, NotFound(_) | Denied(_) | Wrong(_))
+}
+
+/// Each round found others at work on the same bytes, and in the end nothing that this one may have.
+fn crowded(repository: &Repository, digest: &Digest) -> ImageError {
+    let text = format!("{digest} of `{repository}`: others are fetching it, try again");
+    ImageError::Busy(text.into())
 }
 
 fn outcome_label<T>(outcome: &Result<T, ImageError>) -> &'static str {
