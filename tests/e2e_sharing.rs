@@ -162,6 +162,30 @@ async fn repositories_that_ask_at_once_share_one_download_and_one_failure_withou
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_merely_slow_fails_nobody_who_queues() {
+    let registry = Registry::start().await;
+    let hold = Some(Duration::from_millis(400));
+    let names: Vec<String> = (0..6).map(|n| format!("team/r{n}")).collect();
+    for name in &names {
+        let image = registry.push(name, "v1", &Image::page(name));
+        let slow = Fault::StallBeforeHeaders(hold);
+        registry.fault(slow).on_blob(&image.layers[0]);
+    }
+    // So little memory that one download may be silent at a time.
+    let settings = json!({"workers": 2, "workersPerRegistry": 2, "memoryLimit": "8MiB"});
+    let site = Site::start(&[&registry], settings).await;
+    let requests = names.iter().map(|name| {
+        let (client, path) = (site.client, registry.path(&format!("{name}:v1"), "/"));
+        tokio::spawn(async move { client.request("GET", &path, &[]).await })
+    });
+    let requests: Vec<_> = requests.collect();
+    for (name, request) in names.iter().zip(requests) {
+        assert_eq!(&request.await.unwrap().expect(200).text(), name);
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_hosts_stall_does_not_reach_another_hosts_waiters() {
     let (slow, quick) = (Registry::start().await, Registry::start().await);
     let image = slow.push("team/app", "v1", &shared());

@@ -30,7 +30,7 @@ const PIPELINE: u64 = 24 << 20;
 const INDEX: u64 = 16 << 20;
 /// Without a byte for so long a download gives its permits back...
 const IDLE: Duration = Duration::from_secs(2);
-/// ...or for so long, when another waits for them.
+/// ...or for so long, when it holds a worker and another waits.
 const IDLE_WHEN_WANTED: Duration = Duration::from_millis(200);
 /// Attempts of a download that had to give way to older ones.
 const CONTENDED_ATTEMPTS: u32 = 100;
@@ -291,8 +291,11 @@ impl Fetcher {
                 Ok(answered) => return answered.map_err(ImageError::from),
                 Err(_) => idle += IDLE_WHEN_WANTED,
             }
-            if idle >= IDLE || self.pool.wanted() {
+            if idle >= IDLE {
                 slot.stall()?;
+            } else if self.pool.wanted() && slot.is_running() {
+                // No place for one more silent download: this one may still be merely slow.
+                let _ = slot.stall();
             }
         }
     }

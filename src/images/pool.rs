@@ -17,6 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const MIB: u64 = 1 << 20;
 /// Silent downloads at most.
 const MOST_STALLED: u64 = 64;
+/// Registries in the table before those without a download are looked for.
+const MOST_IDLE_REGISTRIES: usize = 64;
 /// Memory that a silent download keeps, in MiB: part-filled buffers and its index so far.
 const RESIDUE: u32 = 4;
 
@@ -85,6 +87,10 @@ impl Pool {
     pub(super) async fn enter(&self, host: &str, memory_bytes: u64) -> Slot {
         let registry = {
             let mut registries = self.registries();
+            if registries.len() >= MOST_IDLE_REGISTRIES {
+                // Two that end at once each leave it to the other.
+                registries.retain(|_, registry| Arc::strong_count(registry) > 1);
+            }
             registries
                 .entry(host.to_owned())
                 .or_insert_with(|| Arc::new(Semaphore::new(self.0.per_registry)))
@@ -161,6 +167,11 @@ impl Slot {
             drop(held.split(surplus));
         }
         Ok(())
+    }
+
+    /// It holds a worker and memory, not just its place at the registry.
+    pub(super) fn is_running(&self) -> bool {
+        self.worker.is_some()
     }
 
     pub(super) fn is_stalled(&self) -> bool {
