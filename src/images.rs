@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository, Version};
 use crate::registry::{Registries, RegistryError, RegistryErrorKind};
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use fetch::Fetcher;
 use flight::Flights;
 use ledger::{KnownTag, Ledger};
@@ -180,6 +180,8 @@ struct Remembered {
     fresh_until: AtomicU64,
     /// Milliseconds since `started`.
     used: AtomicU64,
+    /// When the registry said so; 1970 where it is not asked.
+    validated: SystemTime,
 }
 
 impl Remembered {
@@ -336,7 +338,8 @@ impl Inner {
         let Some(known) = self.preparer.ledger.tag(reference).await else {
             return self.revalidated(reference, policy).await;
         };
-        let age = known.age();
+        // A time in the future says nothing: due, and good enough while the registry fails.
+        let age = known.age().unwrap_or(self.tag_ttl);
         if age < self.tag_ttl || policy.is_fixed(&reference.version) {
             let left = self.tag_ttl.saturating_sub(age);
             return self.known(reference, policy, &known, left).await;
@@ -368,7 +371,7 @@ impl Inner {
         let prepared = self
             .prepared(&reference.repository, policy, known.digest)
             .await?;
-        Ok(self.remember(reference, policy, &prepared, Some(fresh)))
+        Ok(self.remember(reference, policy, &prepared, Some((known.validated, fresh))))
     }
 
     /// Asks the registry what the tag means now, and prepares that. One flight per reference.
@@ -439,7 +442,7 @@ impl Inner {
                 },
             )
             .await;
-        Ok(self.remember(reference, policy, &prepared, Some(self.tag_ttl)))
+        Ok(self.remember(reference, policy, &prepared, Some((asked, self.tag_ttl))))
     }
 
     async fn forget(&self, reference: &Reference) {
@@ -453,16 +456,21 @@ impl Inner {
         policy: &Arc<Policy>,
         digest: Digest,
     ) -> Result<View, ImageError> {
-        if let Some(error) = self.missing.get(reference) {
+        // What is missing is that image, whatever the tag may mean soon.
+        let exact = Reference {
+            repository: reference.repository.clone(),
+            version: Version::Digest(digest),
+        };
+        if let Some(error) = self.missing.get(&exact) {
             return Err(error);
         }
         let outcome = self.prepared(&reference.repository, policy, digest).await;
         if let Err(error @ ImageError::NotFound(_)) = &outcome {
-            self.missing.put(reference.clone(), error.clone());
+            self.missing.put(exact, error.clone());
         }
         let fresh = match reference.version {
             Version::Digest(_) => None,
-            Version::Tag(_) => Some(Duration::ZERO),
+            Version::Tag(_) => Some((SystemTime::UNIX_EPOCH, Duration::ZERO)),
         };
         Ok(self.remember(reference, policy, &outcome?, fresh))
     }
@@ -486,13 +494,14 @@ impl Inner {
         remembered.fresh_until.load(Ordering::Relaxed) >= self.now()
     }
 
-    /// Makes the view, and remembers it for `fresh` (None: for ever).
+    /// Makes the view, and remembers it (None: for ever; else what the tag meant when its registry was
+    /// asked, and for how long that is good), unless a later answer of the registry is remembered.
     fn remember(
         &self,
         reference: &Reference,
         policy: &Policy,
         prepared: &Prepared,
-        fresh: Option<Duration>,
+        fresh: Option<(SystemTime, Duration)>,
     ) -> View {
         let info = Arc::new(ViewInfo {
             reference: reference.clone(),
@@ -506,7 +515,9 @@ impl Inner {
         let now = self.now();
         let lasts = match fresh {
             Some(_) if policy.is_fixed(&reference.version) => u64::MAX,
-            Some(fresh) => now.saturating_add(u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX)),
+            Some((_, fresh)) => {
+                now.saturating_add(u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX))
+            }
             None => u64::MAX,
         };
         let remembered = Remembered {
@@ -515,9 +526,18 @@ impl Inner {
             modified: prepared.modified.as_ref().map(|pack| pack.downgrade()),
             fresh_until: AtomicU64::new(lasts),
             used: AtomicU64::new(now),
+            validated: fresh.map_or(SystemTime::UNIX_EPOCH, |(validated, _)| validated),
         };
         self.make_room();
-        self.views.insert(reference.clone(), remembered);
+        let is_later = |there: &Remembered| {
+            there.validated > remembered.validated
+                && self.is_fresh(there)
+                && there.upgrade().is_some()
+        };
+        match self.views.entry(reference.clone()) {
+            Entry::Occupied(there) if is_later(there.get()) => {}
+            there => drop(there.insert(remembered)),
+        }
         View {
             info,
             base: prepared.base.clone(),

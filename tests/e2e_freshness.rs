@@ -117,6 +117,49 @@ async fn a_tag_that_its_registry_no_longer_has_is_not_served_any_more() {
     site.stop().await;
 }
 
+/// Moves the time at which the one known tag was validated, as a clock does that was wrong.
+fn shift_validated(records: &std::path::Path, milliseconds: i64) {
+    let tag = std::fs::read_dir(records.join("tags"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let file = std::fs::read(&tag).unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&file[16..]).unwrap();
+    record["validated"] = json!(record["validated"].as_i64().unwrap() + milliseconds);
+    let record = record.to_string().into_bytes();
+    let sum = xxhash_rust::xxh3::xxh3_64(&record).to_le_bytes();
+    std::fs::write(tag, [&file[..8], &sum, &record].concat()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_validated_in_the_future_is_due_and_good_enough_while_its_registry_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::page("old"));
+    let settings = json!({"tagTtl": "60s", "blobSpace": {"location": directory.path()}});
+    let path = registry.path("team/app:v1", "/");
+    let site = Site::start(&[&registry], settings.clone()).await;
+    site.get(&path).await.expect(200);
+    site.stop().await;
+    let hour = 3_600_000;
+    shift_validated(&directory.path().join("blobserve-v1/records"), hour);
+    registry.push("team/app", "v1", &Image::page("new"));
+    for (fails, page) in [(true, "old"), (false, "new")] {
+        if fails {
+            registry
+                .fault(Fault::StallBeforeHeaders(None))
+                .on_manifest("v1");
+        } else {
+            registry.heal();
+        }
+        let site = Site::start(&[&registry], settings.clone()).await;
+        assert_eq!(site.get(&path).await.expect(200).text(), page);
+        site.stop().await;
+    }
+}
+
 /// Writes a configuration for the real binary.
 fn config_file(
     directory: &std::path::Path,

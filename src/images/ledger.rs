@@ -27,9 +27,9 @@ pub(super) struct KnownTag {
 }
 
 impl KnownTag {
-    /// Time since the registry was asked; zero where the clock went back.
-    pub(super) fn age(&self) -> Duration {
-        self.validated.elapsed().unwrap_or_default()
+    /// Time since the registry was asked; None where the clock went back, so that nobody knows.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.validated.elapsed().ok()
     }
 }
 
@@ -48,10 +48,14 @@ impl Ledger {
 
     /// Manifest, index or configuration bytes, verified again against their digest.
     pub(super) async fn document(&self, digest: Digest) -> Option<Vec<u8>> {
-        let bytes = self.read(RecordKind::Document, name_of(&digest)).await?;
-        let mut hasher = digest.hasher();
-        hasher.update(&bytes);
-        (hasher.finish() == digest).then_some(bytes)
+        let blobspace = self.blobspace.clone();
+        let read = blocking(move || {
+            let bytes = blobspace.record(RecordKind::Document, &name_of(&digest))?;
+            let mut hasher = digest.hasher();
+            hasher.update(&bytes);
+            (hasher.finish() == digest).then_some(bytes)
+        });
+        read.await.flatten()
     }
 
     pub(super) async fn put_document(&self, digest: Digest, bytes: Vec<u8>) {
