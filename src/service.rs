@@ -172,10 +172,15 @@ async fn pre_pull(
             pulls.spawn(async move {
                 let reference = Reference::parse(&text)
                     .map_err(|error| format!("prePull of {text}: {error}"))?;
-                images
-                    .get(&reference, Ask::Normal)
-                    .await
-                    .map_err(|error| format!("prePull of {text}: {error}"))
+                let Err(error) = images.get(&reference, Ask::Normal).await else {
+                    return Ok(());
+                };
+                // However long ago it was validated.
+                if images.get(&reference, Ask::ReadOnly).await.is_ok() {
+                    tracing::warn!("prePull of {text}: {error}; it is known from before");
+                    return Ok(());
+                }
+                Err(format!("prePull of {text}: {error}"))
             });
         }
     }
@@ -199,6 +204,10 @@ async fn gauges(metrics: Arc<Metrics>, images: Images, blobspace: Arc<Blobspace<
         every.tick().await;
         let (flights, queued) = images.activity();
         metrics.activity(flights, queued);
-        metrics.blobspace(&blobspace.usage());
+        let blobspace = blobspace.clone();
+        // It waits for whoever changes names on disk.
+        if let Ok(usage) = tokio::task::spawn_blocking(move || blobspace.usage()).await {
+            metrics.blobspace(&usage);
+        }
     }
 }

@@ -43,6 +43,34 @@ async fn ready_is_503_until_pre_pull_has_ended_and_live_is_200_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pre_pull_of_a_tag_that_is_known_survives_any_outage_and_of_another_is_fatal() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::page("hello"));
+    let settings = |tag: &str| {
+        json!({
+            "tagTtl": "1ms", "staleIfError": "1ms",
+            "repos": {registry.name("team/app"): {"prePull": [tag]}},
+            "blobSpace": {"location": directory.path()},
+        })
+    };
+    let site = Site::start(&[&registry], settings("v1")).await;
+    site.stop().await;
+    let refusal = Fault::Status {
+        code: 500,
+        retry_after: None,
+    };
+    registry.fault(refusal).on_anything();
+    let site = Site::start(&[&registry], settings("v1")).await;
+    site.stop().await;
+    let mut site = Site::launch(Mode::Serve, &[&registry], settings("v2")).await;
+    let mut service = site.take();
+    let failed = tokio::time::timeout(Duration::from_secs(20), service.failed()).await;
+    assert!(failed.unwrap().contains("team/app:v2"));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn readiness_registry_follows_the_registry_and_self_does_not() {
     for (readiness, status) in [("self", 200), ("registry", 503)] {
         let registry = Registry::start().await;

@@ -5,7 +5,13 @@ use crate::service::Service;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Threads for work that blocks, beside those of the unpacks: tokio's default.
+const BLOCKING_THREADS: usize = 512;
+/// Time for what still runs when the service has ended.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Runs until a signal or a failure that ends the service.
 pub(super) fn serve(path: &Path, mode: Mode, address: Option<&str>) -> ExitCode {
@@ -29,9 +35,13 @@ fn run(path: &Path, mode: Mode, address: Option<&str>) -> Result<(), String> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS + config.workers)
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    runtime.block_on(until_signal(config))
+    let ended = runtime.block_on(until_signal(config));
+    // A download that waits for space on disk is not waited for: its file is swept at the next start.
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
 }
 
 async fn until_signal(config: Config) -> Result<(), String> {
