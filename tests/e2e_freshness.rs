@@ -119,18 +119,14 @@ async fn a_tag_that_its_registry_no_longer_has_is_not_served_any_more() {
 
 /// Moves the time at which the one known tag was validated, as a clock does that was wrong.
 fn shift_validated(records: &std::path::Path, milliseconds: i64) {
-    let tag = std::fs::read_dir(records.join("tags"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    let file = std::fs::read(&tag).unwrap();
-    let mut record: serde_json::Value = serde_json::from_slice(&file[16..]).unwrap();
-    record["validated"] = json!(record["validated"].as_i64().unwrap() + milliseconds);
+    let mut tags = std::fs::read_dir(records.join("tags")).expect("a directory");
+    let tag = tags.next().expect("a tag").expect("readable").path();
+    let file = std::fs::read(&tag).expect("readable");
+    let mut record: serde_json::Value = serde_json::from_slice(&file[16..]).expect("JSON");
+    record["validated"] = json!(record["validated"].as_i64().expect("a number") + milliseconds);
     let record = record.to_string().into_bytes();
     let sum = xxhash_rust::xxh3::xxh3_64(&record).to_le_bytes();
-    std::fs::write(tag, [&file[..8], &sum, &record].concat()).unwrap();
+    std::fs::write(tag, [&file[..8], &sum, &record].concat()).expect("written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
