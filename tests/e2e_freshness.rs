@@ -144,9 +144,11 @@ async fn a_tag_validated_in_the_future_is_due_and_good_enough_while_its_registry
     registry.push("team/app", "v1", &Image::page("new"));
     for (fails, page) in [(true, "old"), (false, "new")] {
         if fails {
-            registry
-                .fault(Fault::StallBeforeHeaders(None))
-                .on_manifest("v1");
+            let refusal = Fault::Status {
+                code: 500,
+                retry_after: None,
+            };
+            registry.fault(refusal).on_manifest("v1");
         } else {
             registry.heal();
         }
