@@ -22,7 +22,7 @@
 //! - an eviction: unlink the side packs · unlink the base. Bytes leave the sums after the kernel has freed them;
 //! - a record: create `tmp/<number>` · write · rename. A checksum finds one that a power cut tore;
 //! - a start: sweep `tmp` · if the boot is another one, unlink packs that are not 0400 · unlink side
-//!   packs without base · evict down to the bound · rename a new `boot-id` into place.
+//!   packs without base · rename a new `boot-id` into place · (in the background) evict down to the bound.
 //!
 //! kill -9 forgets which packs and records were used in the last minute, nothing else: the order of eviction is kept in
 //! mtimes, written every 60 s and by [`Blobspace::close`].

@@ -28,8 +28,8 @@ impl Clock {
 /// A sealed pack's bytes. Held by the table, by every opened content and by whoever is
 /// evicting it; when the last of them lets go of an evicted pack, the space is given back.
 pub(super) struct Stored<C: Content> {
-    /// On disk, in whole blocks.
-    pub(super) bytes: u64,
+    /// On disk, in whole blocks; 0 until [`super::recovery::measure`] has looked. Set under the lock.
+    pub(super) bytes: AtomicU64,
     /// Order of arrival; decides between equal last uses.
     pub(super) serial: u64,
     /// [`Clock`] time.
@@ -57,10 +57,11 @@ impl<C: Content> Drop for Stored<C> {
         if *self.evicted.get_mut()
             && let Some(space) = self.space.upgrade()
         {
+            let bytes = *self.bytes.get_mut();
             let mut state = space.lock();
-            state.evicted -= self.bytes;
+            state.evicted -= bytes;
             if *self.falling.get_mut() {
-                state.falling -= self.bytes;
+                state.falling -= bytes;
             }
             drop(state);
             space.freed.notify_all();
@@ -106,9 +107,9 @@ impl<C: Content> Lease<C> {
     pub fn evicted(&self) -> bool {
         self.0.stored.evicted.load(Relaxed)
     }
-    /// Bytes on disk, in whole blocks.
+    /// Bytes on disk, in whole blocks. 0 in the first milliseconds after a start, before it is known.
     pub fn disk_bytes(&self) -> u64 {
-        self.0.stored.bytes
+        self.0.stored.bytes.load(Relaxed)
     }
 }
 

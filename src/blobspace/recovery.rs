@@ -1,13 +1,14 @@
-//! What a start finds, and makes of it. Looks at names and sizes only; opens no pack.
+//! What a start finds, and makes of it. Looks at names, then at sizes; opens no pack.
 
 use super::disk;
 use super::key::Key;
 use super::lock::OWN;
 use super::space::Space;
 use super::{BlobspaceError, Content, io_error};
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::UNIX_EPOCH;
 
 /// What belongs directly into our directory.
@@ -15,14 +16,8 @@ const KNOWN: [&str; 5] = ["lock", "boot-id", "packs", "tmp", "records"];
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-struct Found {
-    key: Key,
-    bytes: u64,
-    mtime: u64,
-    durable: bool,
-}
-
-/// Cleans the directory up, fills the table, evicts down to the bound.
+/// Cleans the directory up and fills the table. Of packs it looks at names only: their sizes come from
+/// [`measure`], in the background, so that a start takes no longer with a thousand packs.
 pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), BlobspaceError> {
     sweep(space)?;
     let mut found = scan(space)?;
@@ -33,29 +28,69 @@ pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), Blobspace
             space,
             &mut found,
             "it was not durable yet when the machine stopped",
-            |pack, _| !pack.durable,
+            |key, _| !fs::symlink_metadata(space.disk.pack(key)).is_ok_and(|data| durable(&data)),
         )?;
     }
-    drop_where(space, &mut found, "its base is gone", |pack, all| {
-        let base = pack.key.base_key();
-        base.is_some_and(|base| all.binary_search_by(|other| other.key.cmp(&base)).is_err())
+    drop_where(space, &mut found, "its base is gone", |key, all| {
+        let base = key.base_key();
+        base.is_some_and(|base| all.binary_search(&base).is_err())
     })?;
-    let now = space.clock.advance();
     let mut state = space.lock();
-    for pack in found {
+    for key in found {
         let serial = state.serial();
-        let stored = space.stored(pack.bytes, serial, pack.mtime.min(now));
-        if !pack.durable {
-            state.unsynced.push(pack.key.clone());
-        }
-        state.insert(pack.key, Arc::new(stored), None);
+        state.insert(key, Arc::new(space.stored(0, serial, 0)), None);
     }
     drop(state);
-    space.shrink_to_bound();
     if booted {
+        // Before anything is written: that may have to evict.
+        measure(space);
         remember_boot(space);
     }
     Ok(())
+}
+
+/// Finds out sizes, last uses and which packs are not durable, once, after a start. Opens none.
+pub(super) fn measure<C: Content>(space: &Arc<Space<C>>) {
+    let packs: Vec<_> = {
+        let state = space.lock();
+        if state.measured {
+            return;
+        }
+        let each = state.table.iter();
+        each.map(|(key, entry)| (key.clone(), entry.stored.clone()))
+            .collect()
+    };
+    let found = packs.iter().map(|(key, _)| {
+        // One that is gone has no bytes; whoever asks for it finds out.
+        fs::symlink_metadata(space.disk.pack(key)).ok()
+    });
+    let found: Vec<Option<Metadata>> = found.collect();
+    let now = space.clock.advance();
+    let mut state = space.lock();
+    for ((key, stored), data) in packs.iter().zip(found) {
+        let Some(data) = data else { continue };
+        let mtime = data
+            .modified()
+            .ok()
+            .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+        let mtime = mtime.map_or(0, |age| age.as_micros() as u64).min(now);
+        let bytes = disk::bytes_on_disk(&data);
+        stored.bytes.store(bytes, Relaxed);
+        stored.written_last_use.store(mtime, Relaxed);
+        stored.touch(mtime);
+        state.sealed += bytes;
+        if !durable(&data) {
+            state.unsynced.push(key.clone());
+        }
+    }
+    state.measured = true;
+    drop(state);
+    space.freed.notify_all();
+}
+
+/// The mode says so.
+fn durable(found: &Metadata) -> bool {
+    found.mode() & 0o200 == 0
 }
 
 /// Empties `tmp`, and removes what is not ours from where only we write: it could not be counted.
@@ -83,8 +118,8 @@ fn sweep<C: Content>(space: &Space<C>) -> Result<(), BlobspaceError> {
     Ok(())
 }
 
-/// The sealed packs, sorted by key.
-fn scan<C: Content>(space: &Space<C>) -> Result<Vec<Found>, BlobspaceError> {
+/// The keys of the sealed packs, sorted.
+fn scan<C: Content>(space: &Space<C>) -> Result<Vec<Key>, BlobspaceError> {
     let packs = &space.disk.packs;
     let mut found = Vec::new();
     for entry in fs::read_dir(packs)
@@ -92,19 +127,8 @@ fn scan<C: Content>(space: &Space<C>) -> Result<Vec<Found>, BlobspaceError> {
         .flatten()
     {
         let key = entry.file_name().to_str().and_then(Key::of_file_name);
-        match (key, entry.metadata()) {
-            (Some(key), Ok(data)) if data.is_file() => {
-                let mtime = data
-                    .modified()
-                    .ok()
-                    .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-                found.push(Found {
-                    key,
-                    bytes: disk::bytes_on_disk(&data),
-                    mtime: mtime.map_or(0, |age| age.as_micros() as u64),
-                    durable: data.mode() & 0o200 == 0,
-                });
-            }
+        match (key, entry.file_type()) {
+            (Some(key), Ok(kind)) if kind.is_file() => found.push(key),
             _ => {
                 let path = entry.path();
                 tracing::warn!(path = %path.display(), "removing what is no pack of ours");
@@ -112,19 +136,19 @@ fn scan<C: Content>(space: &Space<C>) -> Result<Vec<Found>, BlobspaceError> {
             }
         }
     }
-    found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    found.sort_unstable();
     Ok(found)
 }
 
 fn drop_where<C: Content>(
     space: &Space<C>,
-    found: &mut Vec<Found>,
+    found: &mut Vec<Key>,
     why: &str,
-    bad: impl Fn(&Found, &[Found]) -> bool,
+    bad: impl Fn(&Key, &[Key]) -> bool,
 ) -> Result<(), BlobspaceError> {
-    let verdicts: Vec<bool> = found.iter().map(|pack| bad(pack, found)).collect();
-    for (pack, _) in found.iter().zip(&verdicts).filter(|(_, bad)| **bad) {
-        let path = space.disk.pack(&pack.key);
+    let verdicts: Vec<bool> = found.iter().map(|key| bad(key, found)).collect();
+    for (key, _) in found.iter().zip(&verdicts).filter(|(_, bad)| **bad) {
+        let path = space.disk.pack(key);
         tracing::info!(path = %path.display(), "removing a pack: {why}");
         disk::remove(&path).map_err(|e| io_error("cannot remove", &path, &e))?;
     }

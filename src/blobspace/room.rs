@@ -38,7 +38,21 @@ enum Spare {
 }
 
 impl<C: Content> Space<C> {
-    /// Waits until the records on disk are counted: some milliseconds after a start.
+    /// Waits until the sizes and last uses of the packs are known: some milliseconds after a start.
+    pub(super) fn when_measured<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<C>>,
+    ) -> MutexGuard<'a, State<C>> {
+        while !state.measured {
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+
+    /// Waits until the packs are measured and the records on disk counted: some milliseconds after a start.
     pub(super) fn when_records_known<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<C>>,
@@ -132,7 +146,7 @@ impl<C: Content> Space<C> {
             .and_then(|me| me.base.as_ref())
             .and_then(|base| state.table.get(base));
         match base {
-            Some(base) if base.stored.bytes.saturating_add(need) > self.bound => {
+            Some(base) if base.stored.bytes.load(Relaxed).saturating_add(need) > self.bound => {
                 Err(BlobspaceError::LargerThanBound { bound: self.bound })
             }
             _ => Ok(()),
@@ -259,7 +273,7 @@ impl<C: Content> Space<C> {
             match work() {
                 Err(error) if disk::is_full(&error) => {
                     let mut evicted = Vec::new();
-                    let mut state = self.lock();
+                    let mut state = self.when_measured(self.lock());
                     if self.evict_packs(&mut state, bytes, Spare::Leased, &mut evicted) > 0 {
                         drop(state);
                     } else if state.falling > 0 && since.elapsed() < self.tuning.space_wait {

@@ -54,6 +54,8 @@ pub(super) struct State<C: Content> {
     pub(super) mappings: usize,
     /// Packs evicted to make room, since the start.
     pub(super) evictions: u64,
+    /// Sizes and last uses of the packs found at start are known. Before that nothing is evicted.
+    pub(super) measured: bool,
     /// Sealed, and not known to be durable.
     pub(super) unsynced: Vec<Key>,
     pub(super) stop: Stop,
@@ -116,7 +118,7 @@ impl<C: Content> State<C> {
         stored: Arc<Stored<C>>,
         opened: Option<Arc<Opened<C>>>,
     ) {
-        self.sealed += stored.bytes;
+        self.sealed += stored.bytes.load(Relaxed);
         self.mappings += usize::from(opened.is_some());
         let weak = opened.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let entry = Entry {
@@ -176,6 +178,7 @@ impl<C: Content> Space<C> {
                 reserved: 0,
                 mappings: 0,
                 evictions: 0,
+                measured: false,
                 unsynced: Vec::new(),
                 stop: Stop::No,
                 next_serial: 0,
@@ -193,7 +196,7 @@ impl<C: Content> Space<C> {
 
     pub(super) fn stored(self: &Arc<Self>, bytes: u64, serial: u64, last_use: u64) -> Stored<C> {
         Stored {
-            bytes,
+            bytes: AtomicU64::new(bytes),
             serial,
             last_use: AtomicU64::new(last_use),
             written_last_use: AtomicU64::new(last_use),
@@ -275,7 +278,7 @@ impl<C: Content> Space<C> {
     /// Unlinks a pack with its side packs, if it is there (and still `only` that one).
     pub(super) fn remove(&self, key: &Key, only: Option<&Arc<Stored<C>>>) -> bool {
         let mut evicted = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.when_measured(self.lock());
         let there = state
             .table
             .get(key)
@@ -331,7 +334,7 @@ impl<C: Content> Space<C> {
         let Some(entry) = state.table.remove(key) else {
             return 0;
         };
-        let bytes = entry.stored.bytes;
+        let bytes = entry.stored.bytes.load(Relaxed);
         entry.stored.evicted.store(true, Relaxed);
         state.sealed -= bytes;
         state.evicted += bytes;

@@ -1,8 +1,9 @@
-//! The background thread: counts the records after a start, moves the clock, makes packs
+//! The background thread: measures the packs and counts the records after a start, moves the clock, makes packs
 //! durable, writes last uses to mtimes.
 
 use super::disk;
 use super::key::Key;
+use super::recovery;
 use super::space::{Space, Stop};
 use super::{Content, RecordKind};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
@@ -19,6 +20,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The thread's life.
 pub(super) fn run<C: Content>(space: &Arc<Space<C>>) {
+    recovery::measure(space);
     space.scan_records();
     let mut written = Instant::now();
     loop {
