@@ -62,8 +62,9 @@ def check(binary):
         file.write_text(text)
         run = subprocess.run([binary, "check", "--config", file, "--mode", "run"], capture_output=True, text=True)
         assert run.returncode == 0, f"blobserve check: {run.stdout}{run.stderr}"
-        noise = run.stderr.strip()
-        assert not noise, f"blobserve check warns: {noise}"
+        # A note says what is not there on this machine: the mounts are not.
+        noise = [line for line in run.stderr.splitlines() if not line.startswith("note: ")]
+        assert not noise, "blobserve check warns: " + "\n".join(noise)
 
     pod = objects["Deployment"]["spec"]["template"]["spec"]
     container, = pod["containers"]
