@@ -342,7 +342,13 @@ impl Inner {
         let age = known.age().unwrap_or(self.tag_ttl);
         if age < self.tag_ttl || policy.is_fixed(&reference.version) {
             let left = self.tag_ttl.saturating_sub(age);
-            return self.known(reference, policy, &known, left).await;
+            return match self.known(reference, policy, &known, left).await {
+                // Evicted here, and gone from the registry: the tag may mean another image by now.
+                Err(ImageError::NotFound(_)) if !policy.is_fixed(&reference.version) => {
+                    self.revalidated(reference, policy).await
+                }
+                outcome => outcome,
+            };
         }
         if age > self.tag_ttl.saturating_add(self.stale_if_error) {
             return self.revalidated(reference, policy).await;
@@ -368,9 +374,7 @@ impl Inner {
         known: &KnownTag,
         fresh: Duration,
     ) -> Result<View, ImageError> {
-        let prepared = self
-            .prepared(&reference.repository, policy, known.digest)
-            .await?;
+        let prepared = self.prepared(reference, policy, known.digest).await?;
         Ok(self.remember(reference, policy, &prepared, Some((known.validated, fresh))))
     }
 
@@ -431,7 +435,7 @@ impl Inner {
             }
         };
         self.preparer.tag_means(repository, digest).await;
-        let prepared = self.prepared(repository, policy, digest).await?;
+        let prepared = self.prepared(reference, policy, digest).await?;
         self.preparer
             .ledger
             .put_tag(
@@ -464,7 +468,7 @@ impl Inner {
         if let Some(error) = self.missing.get(&exact) {
             return Err(error);
         }
-        let outcome = self.prepared(&reference.repository, policy, digest).await;
+        let outcome = self.prepared(reference, policy, digest).await;
         if let Err(error @ ImageError::NotFound(_)) = &outcome {
             self.missing.put(exact, error.clone());
         }
@@ -478,16 +482,14 @@ impl Inner {
     /// The packs of that digest. One flight per repository and digest, whatever tag it was asked by.
     async fn prepared(
         self: &Arc<Self>,
-        repository: &Repository,
+        reference: &Reference,
         policy: &Arc<Policy>,
         digest: Digest,
     ) -> Result<Prepared, ImageError> {
-        let (preparer, policy, repository_) =
-            (self.preparer.clone(), policy.clone(), repository.clone());
-        let prepare = || async move { preparer.prepare(&repository_, digest, &policy).await };
-        self.digests
-            .join((repository.clone(), digest), prepare)
-            .await
+        let (preparer, policy, asked) = (self.preparer.clone(), policy.clone(), reference.clone());
+        let prepare = || async move { preparer.prepare(&asked, digest, &policy).await };
+        let key = (reference.repository.clone(), digest);
+        self.digests.join(key, prepare).await
     }
 
     fn is_fresh(&self, remembered: &Remembered) -> bool {

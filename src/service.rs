@@ -199,7 +199,9 @@ async fn pre_pull(
 
 /// Copies what others count into the gauges, until it is aborted.
 async fn gauges(metrics: Arc<Metrics>, images: Images, blobspace: Arc<Blobspace<Pack>>) {
-    let mut every = tokio::time::interval(GAUGES);
+    // Not at once: a start has better to do.
+    let first = tokio::time::Instant::now() + GAUGES;
+    let mut every = tokio::time::interval_at(first, GAUGES);
     loop {
         every.tick().await;
         let (flights, queued) = images.activity();

@@ -3,6 +3,9 @@
 use crate::config::Mode;
 use std::io::IsTerminal;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Flags that every command takes.
 #[derive(clap::Args)]
@@ -27,6 +30,10 @@ impl Options {
         };
         // Colours are for people; a log file has none.
         let colours = std::io::stderr().is_terminal();
+        // What a client does on HTTP/2 is not worth a warning.
+        let filter = Targets::new()
+            .with_default(level)
+            .with_target("h2", level.min(LevelFilter::ERROR));
         let log = tracing_subscriber::fmt()
             .with_ansi(colours)
             .with_max_level(level)
@@ -36,9 +43,11 @@ impl Options {
             log.json()
                 .flatten_event(true)
                 .with_current_span(false)
+                .finish()
+                .with(filter)
                 .init();
         } else {
-            log.init();
+            log.finish().with(filter).init();
         }
     }
 }

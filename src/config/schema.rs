@@ -164,7 +164,7 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
             .text(section.get("readiness"), readiness)
             .unwrap_or(Readiness::SelfOnly),
         memory_limit: reader
-            .size(section.get("memoryLimit"), 1 << 20)
+            .size(section.get("memoryLimit"), units::LEAST_MEMORY)
             .unwrap_or_else(|| units::memory_limit(Path::new("/"))),
         limits: limits(reader, section.node("limits").unwrap_or(&absent)),
         registries: registries(reader, section.get("registries"), base),

@@ -414,7 +414,7 @@ blobserve:
   staleIfError: 1h
   drainDelay: 2s
   readiness: registry
-  memoryLimit: 64MiB
+  memoryLimit: 128MiB
   limits: {layerBytes: 1GiB, ratio: 2, entries: 3, pathBytes: 4, headerBytes: 5KiB, manifestBytes: 6}
   registries:
     Index.docker.io:
@@ -452,7 +452,7 @@ blobserve:
     );
     assert_eq!(
         (config.readiness, config.memory_limit),
-        (Readiness::Registry, 64 << 20)
+        (Readiness::Registry, 128 << 20)
     );
     let limits = Limits {
         layer_bytes: 1 << 30,

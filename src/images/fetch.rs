@@ -265,9 +265,11 @@ impl Fetcher {
             None => sender.end(),
             Some(_) => drop(sender),
         }
-        let outcome = consumer
-            .await
-            .unwrap_or_else(|_| Err(UnpackError::Refused("unpacking it failed".into())));
+        let Ok(outcome) = consumer.await else {
+            // A panic, which says nothing of the bytes.
+            let text = format!("{}: unpacking it failed", named(repository, expected));
+            return Err(Failure::Final(ImageError::Internal(text.into())));
+        };
         outcome.map_err(|error| self.failure(repository, expected, error, broken))
     }
 

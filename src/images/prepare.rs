@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::modify::Rules;
 use crate::oci::{self, Descriptor, Document, ImageConfig, Manifest, Platform};
 use crate::pack::{Pack, PackError};
-use crate::reference::{Repository, Version};
+use crate::reference::{Reference, Repository, Version};
 use crate::registry::Registries;
 use crate::unpack::Expected;
 use std::sync::Arc;
@@ -111,13 +111,15 @@ impl Preparer {
         }
     }
 
-    /// The image by that digest (of a manifest or an index), with its packs leased.
+    /// The image by that digest (of a manifest or an index), with its packs leased. `reference` is what was asked for: its
+    /// repository counts, the rest is for the log.
     pub(super) async fn prepare(
         self: &Arc<Self>,
-        repository: &Repository,
+        reference: &Reference,
         digest: Digest,
         policy: &Policy,
     ) -> Result<Prepared, ImageError> {
+        let repository = &reference.repository;
         let image = self.image(repository, digest).await.inspect_err(
             |error| tracing::warn!(%repository, %digest, %error, "manifest not usable"),
         )?;
@@ -125,7 +127,7 @@ impl Preparer {
         if image.layers > 1 {
             tracing::warn!(%repository, digest = %image.digest, layers = image.layers, "only the first layer is served");
         }
-        let base = self.layer(repository, &image.layer).await?;
+        let base = self.layer(reference, &image.layer).await?;
         let modified = match &policy.rules {
             None => None,
             Some(_) => Some(self.modified(&image.layer.digest, &base, policy).await?),
@@ -332,9 +334,10 @@ impl Preparer {
 
     async fn layer(
         self: &Arc<Self>,
-        repository: &Repository,
+        reference: &Reference,
         layer: &Expected,
     ) -> Result<Lease<Pack>, ImageError> {
+        let repository = &reference.repository;
         for _ in 0..ROUNDS {
             if let Some(pack) = self.held_layer(repository, layer).await? {
                 return Ok(pack);
@@ -345,11 +348,12 @@ impl Preparer {
             }
             let key = (repository.host().to_owned(), layer.digest);
             let (preparer, leader, wanted) = (self.clone(), repository.clone(), layer.clone());
+            let asked = reference.clone();
             let fetch = || async move {
                 // Another flight may have ended since we looked.
                 let delivered = match preparer.held_layer(&leader, &wanted).await {
                     Ok(Some(pack)) => Ok(pack),
-                    Ok(None) => preparer.fetch_layer(&leader, &wanted).await,
+                    Ok(None) => preparer.fetch_layer(&asked, &wanted).await,
                     Err(error) => Err(error),
                 };
                 Ok(((leader, wanted), delivered))
@@ -391,9 +395,10 @@ impl Preparer {
     /// One cold fetch, with its one line in the log.
     async fn fetch_layer(
         &self,
-        repository: &Repository,
+        reference: &Reference,
         layer: &Expected,
     ) -> Result<Lease<Pack>, ImageError> {
+        let repository = &reference.repository;
         let started = Instant::now();
         let (outcome, lasting) = match self.sealed(&base_key(&layer.digest)).await {
             // From another host: this one has yet to deliver the same bytes.
@@ -415,10 +420,10 @@ impl Preparer {
         match &outcome {
             Ok(_) => {
                 self.ledger.claim_delivered(repository, layer.digest).await;
-                tracing::info!(%repository, %digest, bytes, seconds, outcome = "ok", "fetched layer");
+                tracing::info!(%reference, %digest, bytes, seconds, outcome = "ok", "fetched layer");
             }
             Err(error) => {
-                tracing::warn!(%repository, %digest, bytes, seconds, outcome = %error, "layer not fetched");
+                tracing::warn!(%reference, %digest, bytes, seconds, outcome = %error, "layer not fetched");
                 if lasting {
                     let host = repository.host().to_owned();
                     self.faults.put((host, layer.clone()), error.clone());
@@ -502,7 +507,7 @@ fn make_side_pack(
         .apply(base, workdir, reservation)
         .map_err(|error| unmodified(&error))?;
     for warning in warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(pack = key.as_str(), "{warning}");
     }
     reservation.commit().map_err(|error| unwritten(&error))
 }

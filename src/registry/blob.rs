@@ -266,21 +266,20 @@ fn range_start(response: &Response) -> Option<u64> {
         .ok()
 }
 
-/// HEAD: whether the repository has the blob. A redirect says yes: registries redirect to their
-/// storage only what is there and allowed, and the storage's URL may be signed for GET only.
+/// HEAD: whether the repository has the blob, which 200 alone says. Redirects are followed (to a storage; a page
+/// that asks for a login is no 200 either where it counts: it has no credentials of ours).
 pub(super) async fn probe(
     client: &Client,
     repository: &Repository,
     digest: &crate::digest::Digest,
 ) -> Result<(), RegistryError> {
     let site = client.site(repository)?;
-    let mut call = Call::new(Method::HEAD, format!("blobs/{digest}"));
-    call.redirect_is_answer = true;
+    let call = Call::new(Method::HEAD, format!("blobs/{digest}"));
     let (client, site, call) = (client, &site, &call);
     let once = || async move {
         let response = client.authorized(site, repository, call).await?;
         match response.status() {
-            status if status == StatusCode::OK || status.is_redirection() => Ok(()),
+            StatusCode::OK => Ok(()),
             status => Err(refusal(status, response.headers())),
         }
     };

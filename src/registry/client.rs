@@ -52,8 +52,6 @@ pub(super) struct Call {
     pub(super) accept: Option<&'static str>,
     /// First byte wanted.
     pub(super) from: u64,
-    /// A redirect is an answer.
-    pub(super) redirect_is_answer: bool,
 }
 
 /// What bytes have to be.
@@ -70,7 +68,6 @@ impl Call {
             path,
             accept: None,
             from: 0,
-            redirect_is_answer: false,
         }
     }
 }
@@ -278,9 +275,7 @@ impl Client {
                 .transport
                 .send(site.ca.as_deref(), false, request)
                 .await?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
-                || call.redirect_is_answer
-            {
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
             let target = response

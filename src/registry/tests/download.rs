@@ -245,28 +245,35 @@ async fn a_missing_blob_is_not_found_and_urls_are_not_asked() {
 }
 
 #[tokio::test]
-async fn a_probe_takes_a_redirect_for_yes() {
-    let denied = RegistryErrorKind::Denied;
+async fn a_probe_says_yes_by_200_alone_also_behind_a_redirect() {
+    let missing = Some(RegistryErrorKind::NotFound);
+    let denied = Some(RegistryErrorKind::Denied);
     let table = [
-        (200, None),
-        (307, None),
-        (404, Some(RegistryErrorKind::NotFound)),
-        (403, Some(denied)),
+        (200, 500, None, 1),
+        (404, 500, missing, 1),
+        (403, 500, denied, 1),
+        (307, 200, None, 2),
+        (307, 404, missing, 2),
+        (302, 403, denied, 2),
     ];
-    for (status, expected) in table {
-        let server = Server::start(move |_, _| {
-            answer(status).header("Location", "https://storage.example/x")
+    for (status, behind, expected, requests) in table {
+        let server = Server::start(move |asked, _| match asked.target.starts_with("/v2/") {
+            true => answer(status).header("Location", "/storage/x"),
+            false => answer(behind),
         })
         .await;
         let digest = Digest::sha256(b"x");
         let result = client(&naming(&[&server.host]))
             .probe_blob(&app(&server.host), &digest)
             .await;
-        assert_eq!(result.err().map(|error| error.kind), expected, "{status}");
         assert_eq!(
-            server.lines(),
-            [format!("HEAD /v2/team/app/blobs/{digest}")]
+            result.err().map(|error| error.kind),
+            expected,
+            "{status} {behind}"
         );
+        let lines = server.lines();
+        assert_eq!(lines.len(), requests, "{lines:?}");
+        assert!(lines.iter().all(|line| line.starts_with("HEAD ")));
     }
 }
 
