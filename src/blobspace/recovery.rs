@@ -16,12 +16,33 @@ const KNOWN: [&str; 5] = ["lock", "boot-id", "packs", "tmp", "records"];
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Cleans the directory up and fills the table. Of packs it looks at names only: their sizes come from
-/// [`measure`], in the background, so that a start takes no longer with a thousand packs.
+/// Cleans the directory up. At packs it looks only when the machine was started since we last wrote here;
+/// else [`find`] and [`measure`] do, in the background, so that a start takes no longer with a thousand packs.
 pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), BlobspaceError> {
     sweep(space)?;
+    if booted_since(space) {
+        list(space, true)?;
+        // Before anything is written: that may have to evict.
+        measure(space);
+        remember_boot(space);
+    }
+    Ok(())
+}
+
+/// Fills the table with the packs that are on disk, once, after a start. Whoever asks for a pack waits for this.
+pub(super) fn find<C: Content>(space: &Arc<Space<C>>) {
+    if !space.lock().found
+        && let Err(error) = list(space, false)
+    {
+        // Nothing is reused; what is fetched again replaces it.
+        tracing::error!(%error, "the packs on disk cannot be listed");
+        space.lock().found = true;
+        space.freed.notify_all();
+    }
+}
+
+fn list<C: Content>(space: &Arc<Space<C>>, booted: bool) -> Result<(), BlobspaceError> {
     let mut found = scan(space)?;
-    let booted = booted_since(space);
     if booted {
         // Written before a power cut or restart of the machine, and never synced: may be torn.
         drop_where(
@@ -40,12 +61,9 @@ pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), Blobspace
         let serial = state.serial();
         state.insert(key, Arc::new(space.stored(0, serial, 0)), None);
     }
+    state.found = true;
     drop(state);
-    if booted {
-        // Before anything is written: that may have to evict.
-        measure(space);
-        remember_boot(space);
-    }
+    space.freed.notify_all();
     Ok(())
 }
 

@@ -37,7 +37,7 @@ impl<C: Content> Space<C> {
             .map_err(|e| self.disk.error("cannot write in", &self.disk.tmp, &e))?;
         let yields = Arc::new(AtomicBool::new(false));
         let base = key.base_key();
-        let mut state = self.lock();
+        let mut state = self.when_found(self.lock());
         let number = state.serial();
         let baseless = base.as_ref().is_some_and(|b| !state.table.contains_key(b));
         let writer = Writer {

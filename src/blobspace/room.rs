@@ -38,6 +38,20 @@ enum Spare {
 }
 
 impl<C: Content> Space<C> {
+    /// Waits until the packs on disk are known: a few milliseconds after a start.
+    pub(super) fn when_found<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<C>>,
+    ) -> MutexGuard<'a, State<C>> {
+        while !state.found {
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+
     /// Waits until the sizes and last uses of the packs are known: some milliseconds after a start.
     pub(super) fn when_measured<'a>(
         &'a self,

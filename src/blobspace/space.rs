@@ -56,6 +56,8 @@ pub(super) struct State<C: Content> {
     pub(super) evictions: u64,
     /// Sizes and last uses of the packs found at start are known. Before that nothing is evicted.
     pub(super) measured: bool,
+    /// The packs on disk are in `table`.
+    pub(super) found: bool,
     /// Sealed, and not known to be durable.
     pub(super) unsynced: Vec<Key>,
     pub(super) stop: Stop,
@@ -179,6 +181,7 @@ impl<C: Content> Space<C> {
                 mappings: 0,
                 evictions: 0,
                 measured: false,
+                found: false,
                 unsynced: Vec::new(),
                 stop: Stop::No,
                 next_serial: 0,
@@ -211,7 +214,7 @@ impl<C: Content> Space<C> {
         let now = self.clock.advance();
         for _ in 0..GET_TRIES {
             let stored = {
-                let state = self.lock();
+                let state = self.when_found(self.lock());
                 let entry = state.table.get(key)?;
                 entry.stored.touch(now);
                 if let Some(opened) = entry.live() {

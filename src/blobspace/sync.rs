@@ -1,4 +1,4 @@
-//! The background thread: measures the packs and counts the records after a start, moves the clock, makes packs
+//! The background thread: finds and measures the packs and counts the records after a start, moves the clock, makes packs
 //! durable, writes last uses to mtimes.
 
 use super::disk;
@@ -20,6 +20,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The thread's life.
 pub(super) fn run<C: Content>(space: &Arc<Space<C>>) {
+    recovery::find(space);
     recovery::measure(space);
     space.scan_records();
     let mut written = Instant::now();
