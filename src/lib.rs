@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order, from a request's text to the bytes on disk:
 //!
-//! 1. [`digest`], [`reference`], [`oci`]: the vocabulary. Digests, image
+//! 1. [`digest`], [`mod@reference`], [`oci`]: the vocabulary. Digests, image
 //!    references, manifests. Pure.
 //! 2. [`config`]: the configuration file, checked once, then only read.
 //! 3. [`http`]: listener, the recipe that answers a request, and the pure

@@ -164,7 +164,7 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
             .text(section.get("readiness"), readiness)
             .unwrap_or(Readiness::SelfOnly),
         memory_limit: reader
-            .size(section.get("memoryLimit"), units::LEAST_MEMORY)
+            .size(section.get("memoryLimit"), 1 << 20)
             .unwrap_or_else(|| units::memory_limit(Path::new("/"))),
         limits: limits(reader, section.node("limits").unwrap_or(&absent)),
         registries: registries(reader, section.get("registries"), base),
@@ -182,6 +182,10 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
             &section.path_of("anyRepoCredentials"),
             message,
         );
+    }
+    if config.memory_limit < units::LITTLE_MEMORY {
+        let message = "less than 96MiB: layers are unpacked one after another, and one may hold some 40MiB whatever this says";
+        reader.warn(section.line, &section.path_of("memoryLimit"), message);
     }
     if config.repos.is_empty() && !config.allow_any_repo {
         let message =

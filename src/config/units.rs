@@ -184,8 +184,8 @@ pub(super) fn platform(text: &str) -> Result<Platform, String> {
     }
 }
 
-/// Least `memoryLimit` that a file may say, bytes: one unpack with room for a silent download beside it.
-pub(super) const LEAST_MEMORY: u64 = 96 << 20;
+/// A `memoryLimit` in bytes that has no room for a silent download beside one unpack.
+pub(super) const LITTLE_MEMORY: u64 = 96 << 20;
 
 /// Half of what our cgroup may use, else 512 MiB. `root` is `/` outside of tests.
 pub(super) fn memory_limit(root: &Path) -> u64 {

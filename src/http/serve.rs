@@ -5,7 +5,7 @@
 //! 3. The view of the image: warm, or waited for until the deadline.
 //! 4. What the path leads to: file, index file, redirect to the slash, listing ([`locate`]).
 //! 5. The representation: content type, InlineVars, validators, cache policy ([`represent`]).
-//! 6. Conditions (RFC 9110 §13), then the range (§14): [`decide`](super::decide).
+//! 6. Conditions (RFC 9110 §13), then the range (§14): [`decide`](mod@super::decide).
 //! 7. Headers and body; what every answer out of an image carries.
 
 use super::body::Body;
