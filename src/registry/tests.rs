@@ -7,56 +7,18 @@ mod reach;
 mod server;
 
 use super::*;
-use crate::config::{BlobSpaceConfig, Config, Limits, Mode, Readiness, RegistryConfig, RepoConfig};
+use crate::config::{self, Config, Mode, RegistryConfig, RepoConfig};
 use crate::metrics::Metrics;
-use crate::oci::Platform;
 use server::{Answer, Asked, Fault, Server, answer};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 
 /// A configuration as `serve` would have it, with nothing named.
 fn config() -> Config {
-    Config {
-        mode: Mode::Serve,
-        listen: vec![],
-        timeout: None,
-        repos: BTreeMap::new(),
-        allow_any_repo: true,
-        blob_space: BlobSpaceConfig {
-            location: "/nonexistent".into(),
-            max_size_bytes: 0,
-        },
-        docker_auth: None,
-        prometheus_addr: None,
-        readiness_probe_addr: None,
-        workers: 10,
-        workers_per_registry: 4,
-        platform: Platform {
-            os: "linux".into(),
-            architecture: "amd64".into(),
-            variant: None,
-        },
-        tag_ttl: Duration::from_secs(60),
-        stale_if_error: Duration::ZERO,
-        drain_delay: Duration::ZERO,
-        readiness: Readiness::SelfOnly,
-        memory_limit: 1 << 20,
-        limits: Limits {
-            layer_bytes: 1 << 30,
-            ratio: 200,
-            entries: 1_000,
-            path_bytes: 4096,
-            header_bytes: 1 << 20,
-            manifest_bytes: 4096,
-        },
-        registries: BTreeMap::new(),
-        allow_private: false,
-        any_repo_credentials: false,
-        head_any_path: false,
-        listing: false,
-    }
+    let text = "blobserve: {allowAnyRepo: true, staleIfError: 0s, limits: {manifestBytes: 4096}}";
+    let loaded = config::parse(text, "tests.yaml", Mode::Serve);
+    loaded.expect("a valid configuration").config
 }
 
 /// The configuration with `<host>/team/app` in `repos`.
