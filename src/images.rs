@@ -10,6 +10,7 @@
 
 mod fetch;
 mod flight;
+mod lasts;
 mod ledger;
 mod memory;
 mod pipe;
@@ -18,7 +19,7 @@ mod pool;
 mod prepare;
 mod view;
 
-pub use view::{Child, DirectoryNode, FileNode, Node, View};
+pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
 use crate::blobspace::{Blobspace, Content, WeakLease};
 use crate::config::{Config, InlineStatic};
@@ -30,6 +31,7 @@ use crate::registry::{Registries, RegistryError, RegistryErrorKind};
 use dashmap::{DashMap, Entry};
 use fetch::Fetcher;
 use flight::Flights;
+use lasts::Lasts;
 use ledger::{KnownTag, Ledger};
 use memory::Failures;
 use policy::{Policies, Policy};
@@ -37,7 +39,6 @@ use pool::Pool;
 use prepare::{Prepared, Preparer};
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
@@ -147,6 +148,16 @@ pub struct ViewInfo {
     pub listing: bool,
     /// Applied on request to `/` and `…/index.html`.
     pub inline_static: Vec<InlineStatic>,
+    /// How long this is what the reference means.
+    pub(crate) lasts: Lasts,
+}
+
+impl ViewInfo {
+    /// Whether a view that was had before may still be served for its reference without asking anyone:
+    /// what [`Images::warm`] would give again. `now` is a time of this request. Counts as a use.
+    pub fn is_current(&self, now: Instant) -> bool {
+        self.lasts.is_current(now)
+    }
 }
 
 /// All images. One per process; clones share.
@@ -160,7 +171,6 @@ struct Inner {
     pool: Pool,
     tag_ttl: Duration,
     stale_if_error: Duration,
-    started: Instant,
     /// Written by flights, read by every request.
     views: DashMap<Reference, Remembered>,
     /// What a reference with a tag means now, and its packs.
@@ -176,10 +186,6 @@ struct Remembered {
     info: Arc<ViewInfo>,
     base: WeakLease<Pack>,
     modified: Option<WeakLease<Pack>>,
-    /// Milliseconds since `started`; `u64::MAX` for what never goes stale.
-    fresh_until: AtomicU64,
-    /// Milliseconds since `started`.
-    used: AtomicU64,
     /// When the registry said so; 1970 where it is not asked.
     validated: SystemTime,
 }
@@ -236,7 +242,6 @@ impl Images {
             pool,
             tag_ttl: config.tag_ttl,
             stale_if_error: config.stale_if_error,
-            started: Instant::now(),
             views: DashMap::new(),
             tags: Flights::new(),
             digests: Flights::new(),
@@ -248,13 +253,10 @@ impl Images {
     /// The view, if it is here and fresh. Never waits: the warm path.
     pub fn warm(&self, reference: &Reference) -> Option<View> {
         let remembered = self.0.views.get(reference)?;
-        let now = self.0.now();
-        if remembered.fresh_until.load(Ordering::Relaxed) < now {
+        if !remembered.info.is_current(Instant::now()) {
             return None;
         }
-        let view = remembered.upgrade()?;
-        remembered.used.store(now, Ordering::Relaxed);
-        Some(view)
+        remembered.upgrade()
     }
 
     /// The view, fetched if need be. Dropping the future does not stop the work.
@@ -288,11 +290,6 @@ impl Images {
 }
 
 impl Inner {
-    /// Milliseconds since `started`.
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
     async fn get(self: &Arc<Self>, reference: &Reference, ask: Ask) -> Result<View, ImageError> {
         let Some(policy) = self.policies.of(&reference.repository) else {
             return Err(ImageError::Forbidden(reference.repository.clone()));
@@ -405,7 +402,7 @@ impl Inner {
         if let Some(view) = self
             .views
             .get(reference)
-            .filter(|view| self.is_fresh(view))
+            .filter(|view| view.info.is_current(Instant::now()))
             .and_then(|view| view.upgrade())
         {
             return Ok(view);
@@ -450,7 +447,9 @@ impl Inner {
     }
 
     async fn forget(&self, reference: &Reference) {
-        self.views.remove(reference);
+        if let Some((_, view)) = self.views.remove(reference) {
+            view.info.lasts.end();
+        }
         self.preparer.ledger.remove_tag(reference).await;
     }
 
@@ -492,10 +491,6 @@ impl Inner {
         self.digests.join(key, prepare).await
     }
 
-    fn is_fresh(&self, remembered: &Remembered) -> bool {
-        remembered.fresh_until.load(Ordering::Relaxed) >= self.now()
-    }
-
     /// Makes the view, and remembers it (None: for ever; else what the tag meant when its registry was
     /// asked, and for how long that is good), unless a later answer of the registry is remembered.
     fn remember(
@@ -505,6 +500,10 @@ impl Inner {
         prepared: &Prepared,
         fresh: Option<(SystemTime, Duration)>,
     ) -> View {
+        let lasts = match fresh {
+            Some((_, fresh)) if !policy.is_fixed(&reference.version) => Lasts::until(fresh),
+            _ => Lasts::for_ever(),
+        };
         let info = Arc::new(ViewInfo {
             reference: reference.clone(),
             digest: prepared.image.digest,
@@ -513,32 +512,24 @@ impl Inner {
             configured: policy.configured,
             listing: policy.listing,
             inline_static: policy.repo.inline_static.clone(),
+            lasts,
         });
-        let now = self.now();
-        let lasts = match fresh {
-            Some(_) if policy.is_fixed(&reference.version) => u64::MAX,
-            Some((_, fresh)) => {
-                now.saturating_add(u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX))
-            }
-            None => u64::MAX,
-        };
         let remembered = Remembered {
             info: info.clone(),
             base: prepared.base.downgrade(),
             modified: prepared.modified.as_ref().map(|pack| pack.downgrade()),
-            fresh_until: AtomicU64::new(lasts),
-            used: AtomicU64::new(now),
             validated: fresh.map_or(SystemTime::UNIX_EPOCH, |(validated, _)| validated),
         };
         self.make_room();
         let is_later = |there: &Remembered| {
             there.validated > remembered.validated
-                && self.is_fresh(there)
+                && there.info.is_current(Instant::now())
                 && there.upgrade().is_some()
         };
         match self.views.entry(reference.clone()) {
             Entry::Occupied(there) if is_later(there.get()) => {}
-            there => drop(there.insert(remembered)),
+            Entry::Occupied(mut there) => there.insert(remembered).info.lasts.end(),
+            Entry::Vacant(there) => drop(there.insert(remembered)),
         }
         View {
             info,
@@ -555,14 +546,14 @@ impl Inner {
         let mut uses: Vec<u64> = self
             .views
             .iter()
-            .map(|view| view.used.load(Ordering::Relaxed))
+            .map(|view| view.info.lasts.last_use())
             .collect();
         let tenth = uses.len() / 10;
         let (_, oldest, _) = uses.select_nth_unstable(tenth);
         let oldest = *oldest;
         let mut surplus = tenth + 1;
         self.views.retain(|_, view| {
-            let drop = surplus > 0 && view.used.load(Ordering::Relaxed) <= oldest;
+            let drop = surplus > 0 && view.info.lasts.last_use() <= oldest;
             surplus -= usize::from(drop);
             !drop
         });

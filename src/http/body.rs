@@ -1,7 +1,7 @@
 //! What is sent: bytes as they are, or windows of a file, read ahead off the reactor where they are
 //! not in memory.
 
-use crate::images::FileNode;
+use crate::images::{FileNode, ViewInfo};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::collections::VecDeque;
@@ -26,6 +26,14 @@ pub(super) struct Body {
     later: VecDeque<Part>,
     /// The next window is being read in.
     reading: Option<(Range<u64>, JoinHandle<io::Result<()>>)>,
+    whole: Option<Box<Whole>>,
+}
+
+/// A body that is one whole file, and that the same request gets again as long as the view is current and
+/// the file can be had.
+pub(super) struct Whole {
+    pub(super) view: Arc<ViewInfo>,
+    pub(super) file: Arc<FileNode>,
 }
 
 enum Part {
@@ -73,6 +81,16 @@ impl Body {
             None => self.current = Some(part),
             Some(_) => self.later.push_back(part),
         }
+    }
+
+    /// Says that the body is `whole`.
+    pub(super) fn settle(&mut self, whole: Whole) {
+        self.whole = Some(Box::new(whole));
+    }
+
+    /// What may be remembered of the answer, if anything.
+    pub(super) fn settled(&self) -> Option<&Whole> {
+        self.whole.as_deref()
     }
 
     /// What HEAD says of a body that is not made: only its length is to be used.

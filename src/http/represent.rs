@@ -1,7 +1,7 @@
 //! Representations: what can be sent of a file or a listing, what RFC 9110 compares it by, and the
 //! answers that are made of it. Never touches pages that may not be in memory on the reactor.
 
-use super::body::{Body, WINDOW};
+use super::body::{Body, WINDOW, Whole};
 use super::cache::CachePolicy;
 use super::conditional;
 use super::content_type;
@@ -9,7 +9,7 @@ use super::decide::{Decision, Facts, decide};
 use super::error;
 use super::inline::{INLINE_VARS, InlineVars, MOST_PAGE};
 use super::listing;
-use crate::images::{DirectoryNode, FileNode, View};
+use crate::images::{DirectoryNode, FileNode, View, ViewInfo};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -33,6 +33,9 @@ pub(super) struct Representation {
     last_modified: Option<u64>,
     cache: CachePolicy,
     vary: Option<HeaderName>,
+    /// The view, when the same request would be answered with the same content again as long as it is
+    /// current. None where a better answer may come (or the content is not a file).
+    settled: Option<Arc<ViewInfo>>,
 }
 
 enum Content {
@@ -73,6 +76,7 @@ pub(super) async fn of_file(
             last_modified: None,
             cache: CachePolicy::Revalidate,
             vary,
+            settled: None,
         });
     }
     Ok(Representation {
@@ -83,6 +87,7 @@ pub(super) async fn of_file(
         // A page that InlineVars can change is not decided by the digest alone.
         cache: CachePolicy::of(view.info.immutable && !inlined),
         vary,
+        settled: Some(view.info.clone()),
     })
 }
 
@@ -129,6 +134,7 @@ pub(super) async fn of_listing(
         // Another version of this program lists in another way.
         cache: CachePolicy::Revalidate,
         vary: None,
+        settled: None,
     })
 }
 
@@ -152,10 +158,14 @@ impl Representation {
         let status = decision.status();
         match decision {
             Decision::Whole => {
-                let body = match *method {
+                let mut body = match *method {
                     Method::HEAD => Body::of_length(length),
                     _ => self.body(0..length).await?,
                 };
+                if let (Content::File(file), Some(view)) = (&self.content, &self.settled) {
+                    let (view, file) = (view.clone(), file.clone());
+                    body.settle(Whole { view, file });
+                }
                 Ok(self.response(status, body))
             }
             Decision::Part(range) => {
@@ -310,6 +320,7 @@ mod tests {
             last_modified: Some(1_700_000_000),
             cache: CachePolicy::Immutable,
             vary: Some(INLINE_VARS),
+            settled: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! modified files in place of the layer's own.
 
 use super::ViewInfo;
-use crate::blobspace::Lease;
+use crate::blobspace::{Lease, WeakLease};
 use crate::pack::{Entry, Kind, Pack, ResolveError};
 use bytes::Bytes;
 use std::ops::Range;
@@ -35,6 +35,15 @@ pub struct FileNode {
     pub hash: u128,
     /// Seconds since 1970; None when the file was modified by a replacement.
     pub mtime: Option<i64>,
+}
+
+/// A regular file, remembered without keeping its pack.
+pub struct KnownFile {
+    pack: WeakLease<Pack>,
+    offset: u64,
+    length: u64,
+    hash: u128,
+    mtime: Option<i64>,
 }
 
 /// A directory of a view.
@@ -118,6 +127,28 @@ impl FileNode {
         })
     }
 
+    /// The content, borrowed. Panics if the range is not within `0..length`.
+    pub fn slice(&self, range: Range<u64>) -> &[u8] {
+        assert!(
+            range.start <= range.end && range.end <= self.length,
+            "range outside of the file"
+        );
+        let start = to_index(self.offset + range.start);
+        let end = to_index(self.offset + range.end);
+        &self.pack.bytes()[start..end]
+    }
+
+    /// To be had again with [`KnownFile::get`].
+    pub fn known(&self) -> KnownFile {
+        KnownFile {
+            pack: self.pack.downgrade(),
+            offset: self.offset,
+            length: self.length,
+            hash: self.hash,
+            mtime: self.mtime,
+        }
+    }
+
     /// Whether all pages of the range are in memory. See [`Pack::resident`].
     pub fn resident(&self, range: Range<u64>) -> bool {
         self.pack
@@ -133,6 +164,19 @@ impl FileNode {
     /// A page could not be read: bytes read since may be zeros and must not be sent.
     pub fn poisoned(&self) -> bool {
         self.pack.poisoned()
+    }
+}
+
+impl KnownFile {
+    /// The file, while its pack is open and not evicted: a use of the pack.
+    pub fn get(&self) -> Option<FileNode> {
+        Some(FileNode {
+            pack: self.pack.upgrade()?,
+            offset: self.offset,
+            length: self.length,
+            hash: self.hash,
+            mtime: self.mtime,
+        })
     }
 }
 
