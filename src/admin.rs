@@ -73,6 +73,7 @@ pub fn metrics(metrics: Arc<Metrics>) -> Router {
 pub async fn serve(listener: TcpListener, router: Router) {
     let listen = Listen {
         reactors: None,
+        tls: None,
         most_connections: MOST_CONNECTIONS,
         lifecycle: Lifecycle::default(),
         limit: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! The listener, and the recipe that answers a request.
 //!
-//! `listen` accepts connections and `socket` keeps their time; `server` counts; `serve` is the recipe.
+//! `listen` accepts connections, `transport` is TCP or TLS and `socket` keeps their time; `server` counts; `serve` is the recipe.
 //! The decisions in it (`path`, `locate`, `decide` over `conditional` and `range`, `content_type`,
 //! `cache`, `inline`, `listing`) are pure and tested as tables; `represent` makes answers of them,
 //! `error` maps what can fail to statuses, `body` sends.
@@ -26,6 +26,7 @@ mod represent;
 mod serve;
 mod server;
 mod socket;
+mod transport;
 
 pub use decide::{Decision, Facts, decide};
 pub(crate) use listen::Listen;

@@ -32,6 +32,7 @@ pub struct Metrics {
     evictions: IntCounter,
     connections: IntGauge,
     refused: IntCounter,
+    handshakes_failed: IntCounter,
 }
 
 impl Default for Metrics {
@@ -80,6 +81,10 @@ impl Metrics {
                 "blobserve_connections_refused_total",
                 "Client connections refused because too many were open.",
             ),
+            handshakes_failed: counter(
+                "blobserve_tls_handshakes_failed_total",
+                "TLS handshakes of clients that came to no end: refused, broken off or too slow.",
+            ),
             registry,
         };
         metrics.register(metrics.server.clone());
@@ -92,6 +97,7 @@ impl Metrics {
         metrics.register(metrics.evictions.clone());
         metrics.register(metrics.connections.clone());
         metrics.register(metrics.refused.clone());
+        metrics.register(metrics.handshakes_failed.clone());
         metrics.register(ProcessCollector::for_self());
         metrics
     }
@@ -150,6 +156,11 @@ impl Metrics {
         self.refused.inc();
     }
 
+    /// A client began a TLS handshake; it counts as failed when the guard is dropped.
+    pub fn handshake(&self) -> Handshake {
+        Handshake(Some(self.handshakes_failed.clone()))
+    }
+
     /// Text exposition format, process metrics included.
     pub fn render(&self) -> String {
         TextEncoder::new()
@@ -164,6 +175,24 @@ pub struct OpenConnection(IntGauge);
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// Counts a handshake as failed, unless it succeeds. See [`Metrics::handshake`].
+pub struct Handshake(Option<IntCounter>);
+
+impl Handshake {
+    /// It came to its end.
+    pub fn succeeded(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        if let Some(failed) = &self.0 {
+            failed.inc();
+        }
     }
 }
 
@@ -216,6 +245,8 @@ mod tests {
             evictions: 5,
         });
         metrics.connection_refused();
+        metrics.handshake().succeeded();
+        drop(metrics.handshake());
         metrics
     }
 
@@ -250,6 +281,7 @@ mod tests {
             "blobserve_blobspace_evictions_total 5",
             "blobserve_connections 1",
             "blobserve_connections_refused_total 1",
+            "blobserve_tls_handshakes_failed_total 1",
         ] {
             assert!(
                 text.lines().any(|found| found == line),

@@ -1,4 +1,4 @@
-//! The accept loop and the life of a connection: HTTP/1.1 and HTTP/2 by prior knowledge.
+//! The accept loop and the life of a connection: HTTP/1.1 and HTTP/2, in cleartext or over TLS.
 //!
 //! What a caller may rely on: no client holds a connection by silence or slowness (see
 //! [`socket`](super::socket) for the times); one connection too many is told so; a failing accept
@@ -7,6 +7,7 @@
 
 use super::reactors::Reactors;
 use super::socket::{Answering, Protocol, Pulse, Socket};
+use super::transport::Transport;
 use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 /// Bytes of a request's head at most, and of what hyper buffers of it.
 /// hyper's own limit of 100 fields stands: naming one, the same too, costs an allocation a request.
@@ -58,8 +60,18 @@ pub(crate) struct Listen {
     pub(crate) limit: Duration,
     /// Where connections live; None: on the runtime that accepts.
     pub(crate) reactors: Option<Reactors>,
+    /// Shakes hands with every client; None: cleartext.
+    pub(crate) tls: Option<TlsAcceptor>,
     /// Counts connections, where wanted.
     pub(crate) metrics: Option<Arc<Metrics>>,
+}
+
+/// What every connection of a listener is under.
+#[derive(Clone)]
+struct Terms {
+    lifecycle: Lifecycle,
+    tls: Option<TlsAcceptor>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Listen {
@@ -73,6 +85,11 @@ impl Listen {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let terms = Terms {
+            lifecycle: self.lifecycle.clone(),
+            tls: self.tls.clone(),
+            metrics: self.metrics.clone(),
+        };
         let places = Arc::new(Semaphore::new(self.most_connections));
         let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
         let mut connections = JoinSet::new();
@@ -102,7 +119,10 @@ impl Listen {
                 if let Some(metrics) = &self.metrics {
                     metrics.connection_refused();
                 }
-                if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                // Over TLS it could be told only after a handshake, which is what there is no room for.
+                if self.tls.is_none()
+                    && let Ok(refusal) = refusals.clone().try_acquire_owned()
+                {
                     connections.spawn(async move {
                         refuse(stream).await;
                         drop(refusal);
@@ -111,10 +131,10 @@ impl Listen {
                 continue;
             };
             let open = self.metrics.as_ref().map(|metrics| metrics.connection());
-            let (service, lifecycle) = (service.clone(), self.lifecycle.clone());
+            let (service, terms) = (service.clone(), terms.clone());
             match self.reactors.as_ref().and_then(Reactors::least) {
                 None => connections.spawn(async move {
-                    converse(stream, service, lifecycle).await;
+                    converse(stream, service, terms).await;
                     drop((place, open));
                 }),
                 Some((reactor, seat)) => {
@@ -124,7 +144,7 @@ impl Listen {
                     let connection = async move {
                         // A socket that the reactor cannot watch is closed; its client tries again.
                         if let Ok(stream) = TcpStream::from_std(stream) {
-                            converse(stream, service, lifecycle).await;
+                            converse(stream, service, terms).await;
                         }
                         drop((place, open, seat));
                     };
@@ -164,7 +184,7 @@ async fn refuse(mut stream: TcpStream) {
 }
 
 /// One connection, from its first byte to its last.
-async fn converse<S, B>(stream: TcpStream, service: S, lifecycle: Lifecycle)
+async fn converse<S, B>(stream: TcpStream, service: S, terms: Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Send + Sync + 'static,
@@ -173,17 +193,17 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let pulse = Pulse::new();
-    let mut socket = Socket::new(stream, pulse.clone());
+    let lifecycle = terms.lifecycle.clone();
     let silent = async {
         lifecycle.reached(Phase::Stopping).await;
         tokio::time::sleep(FAREWELL).await;
     };
-    let protocol = tokio::select! {
-        protocol = socket.protocol() => protocol.ok(),
+    let opened = tokio::select! {
+        opened = open(stream, &terms, &pulse) => opened.ok(),
         () = tokio::time::sleep(super::socket::HEAD_TIMEOUT) => None,
         () = silent => None,
     };
-    let Some(protocol) = protocol else {
+    let Some((socket, protocol)) = opened else {
         return;
     };
     let asked = Arc::new(Notify::new());
@@ -252,6 +272,26 @@ where
             }
         }
     }
+}
+
+/// Shakes hands, where there is TLS, and finds out what the client speaks.
+async fn open(
+    stream: TcpStream,
+    terms: &Terms,
+    pulse: &Arc<Pulse>,
+) -> io::Result<(Socket, Protocol)> {
+    // Counts a handshake as failed unless it comes to its end; who leaves without a byte has tried none.
+    let mut shaking = None;
+    if terms.tls.is_some() && stream.peek(&mut [0]).await? > 0 {
+        shaking = terms.metrics.as_ref().map(|metrics| metrics.handshake());
+    }
+    let transport = Transport::open(stream, terms.tls.as_ref()).await?;
+    if let Some(handshake) = shaking {
+        handshake.succeeded();
+    }
+    let mut socket = Socket::new(transport, pulse.clone());
+    let protocol = socket.protocol().await?;
+    Ok((socket, protocol))
 }
 
 /// How [`watch`] ended.

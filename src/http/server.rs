@@ -66,6 +66,7 @@ impl Server {
             most_connections: MOST_CONNECTIONS,
             lifecycle: shared.lifecycle.clone(),
             limit,
+            tls: None,
             metrics: Some(shared.metrics.clone()),
         };
         let answer = move |request| Shared::answer(shared.clone(), request);

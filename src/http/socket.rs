@@ -5,6 +5,7 @@
 //! numbers, and the connection's one timer looks at them when it fires or when they call for less
 //! time than it was set to: a request in steady state touches no timer.
 
+use super::transport::Transport;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// From the accept, or from a request's first byte, to the end of its head.
@@ -29,7 +29,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) enum Protocol {
     /// HTTP/1.0 or 1.1, or something that hyper will refuse as such.
     Http1,
-    /// HTTP/2 by prior knowledge.
+    /// HTTP/2, by prior knowledge or by ALPN.
     Http2,
 }
 
@@ -136,7 +136,7 @@ impl Drop for Answering {
 
 /// The socket; notes on its pulse what it does, and gives back the bytes that [`Socket::protocol`] took.
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Transport,
     pulse: Arc<Pulse>,
     protocol: Protocol,
     start: [u8; PREFACE.len()],
@@ -146,7 +146,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Socket {
+    pub(super) fn new(stream: Transport, pulse: Arc<Pulse>) -> Socket {
         Socket {
             stream,
             pulse,
@@ -157,8 +157,13 @@ impl Socket {
         }
     }
 
-    /// Reads until it is clear what the client speaks. Bounded by nothing: the caller has the deadline.
+    /// What the client speaks: as ALPN agreed, else as its first bytes say, which are read until they do.
+    /// Bounded by nothing: the caller has the deadline.
     pub(super) async fn protocol(&mut self) -> io::Result<Protocol> {
+        if let Some(agreed) = self.stream.agreed() {
+            self.protocol = agreed;
+            return Ok(agreed);
+        }
         while self.start[..self.taken] == PREFACE[..self.taken] {
             if self.taken == PREFACE.len() {
                 self.protocol = Protocol::Http2;
@@ -220,7 +225,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if matches!(self.stream, Transport::Tls(_)) {
+            // What TLS has taken is not what the client has taken.
+            self.pulse.wrote(flushed.is_pending());
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -231,6 +241,7 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpStream;
 
     /// Time until the connection is closed, from now, in whole seconds (rounded); None: not closed.
     fn left(pulse: &Pulse) -> Option<u64> {
@@ -304,7 +315,7 @@ mod tests {
                 }
             });
             let (stream, _) = listener.accept().await.unwrap();
-            let mut socket = Socket::new(stream, Pulse::new());
+            let mut socket = Socket::new(Transport::Plain(stream), Pulse::new());
             assert_eq!(socket.protocol().await.unwrap(), protocol, "{pieces:?}");
             let mut all = Vec::new();
             socket.read_to_end(&mut all).await.unwrap();

@@ -24,6 +24,29 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
 }
 
 async fn running(most_connections: usize) -> Running {
+    running_over(None, most_connections).await
+}
+
+/// An acceptor with a certificate for `localhost`, and a client that trusts it and offers `alpn`.
+fn tls(alpn: &[&[u8]]) -> (TlsAcceptor, tokio_rustls::TlsConnector) {
+    use rustls::pki_types::PrivateKeyDer;
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let mut server = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(own.cert.der().clone()).unwrap();
+    let mut client = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    (Arc::new(server).into(), Arc::new(client).into())
+}
+
+async fn running_over(tls: Option<TlsAcceptor>, most_connections: usize) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (lifecycle, metrics) = (Lifecycle::default(), Arc::new(Metrics::new()));
@@ -32,6 +55,7 @@ async fn running(most_connections: usize) -> Running {
         most_connections,
         lifecycle: lifecycle.clone(),
         limit: Duration::from_secs(5),
+        tls,
         metrics: Some(metrics.clone()),
     };
     let ended = tokio::spawn(listen.run(listener, service_fn(answer)));
@@ -249,4 +273,86 @@ async fn bodies_count_as_answered_until_they_are_dropped() {
     assert_eq!(pulse.due(), None);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
     assert!(pulse.due().is_some());
+}
+
+#[tokio::test]
+async fn alpn_or_else_the_first_bytes_choose_the_protocol_over_tls() {
+    let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let get: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    // What is offered, what is sent, and how the answer begins: a SETTINGS frame or a status line.
+    type Case<'a> = (&'a [&'a [u8]], &'a [u8], bool);
+    let table: [Case<'_>; 5] = [
+        (&[b"h2", b"http/1.1"], preface, true),
+        (&[b"http/1.1"], get, false),
+        (&[b"http/1.1", b"h2"], preface, true),
+        (&[], get, false),
+        (&[], preface, true),
+    ];
+    for (alpn, sent, http2) in table {
+        let (acceptor, connector) = tls(alpn);
+        let server = running_over(Some(acceptor), 100).await;
+        let name = "localhost".try_into().unwrap();
+        let mut client = connector
+            .connect(name, server.connect().await)
+            .await
+            .unwrap();
+        client.write_all(sent).await.unwrap();
+        let mut start = [0; 9];
+        client.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start[..8] == b"HTTP/1.1", !http2, "{alpn:?}: {start:?}");
+        assert_eq!(start[3] == 4, http2, "{alpn:?}: {start:?}");
+        assert!(
+            server
+                .metrics
+                .render()
+                .contains("handshakes_failed_total 0")
+        );
+    }
+    let (acceptor, connector) = tls(&[b"spdy/3"]);
+    let server = running_over(Some(acceptor), 100).await;
+    let name = "localhost".try_into().unwrap();
+    let refused = connector.connect(name, server.connect().await).await;
+    assert!(refused.is_err(), "a protocol that we do not speak");
+    assert!(
+        server
+            .metrics
+            .render()
+            .contains("handshakes_failed_total 1")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn slowness_over_tls_has_the_same_time_from_the_accept() {
+    // What is sent in cleartext, and after a handshake.
+    type Case<'a> = (&'a str, &'a [u8], Option<&'a [u8]>);
+    let table: [Case<'_>; 5] = [
+        ("silence", b"", None),
+        ("half a hello", b"\x16\x03\x01\x02\0\x01\0", None),
+        ("silence after the handshake", b"", Some(b"")),
+        ("half a preface", b"", Some(b"PRI * HT")),
+        ("half a head", b"", Some(b"GET / HTTP/1.1\r\n")),
+    ];
+    let (acceptor, connector) = tls(&[]);
+    let server = running_over(Some(acceptor), 100).await;
+    for (case, clear, secret) in table {
+        let started = tokio::time::Instant::now();
+        let mut client = server.connect().await;
+        client.write_all(clear).await.unwrap();
+        match secret {
+            None => drop(rest(&mut client).await),
+            Some(secret) => {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                let name = "localhost".try_into().unwrap();
+                let mut client = connector.connect(name, client).await.unwrap();
+                client.write_all(secret).await.unwrap();
+                let mut left = Vec::new();
+                let _ = client.read_to_end(&mut left).await;
+                assert!(left.is_empty(), "{case}: {left:?}");
+            }
+        }
+        assert_eq!(started.elapsed().as_secs(), 15, "{case}");
+    }
+    let counts = server.metrics.render();
+    assert!(counts.contains("handshakes_failed_total 1"), "{counts}");
+    assert!(counts.contains("blobserve_connections 0"), "{counts}");
 }
