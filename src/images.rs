@@ -10,6 +10,7 @@
 
 mod fetch;
 mod flight;
+mod integrity;
 mod lasts;
 mod ledger;
 mod memory;
@@ -19,6 +20,7 @@ mod pool;
 mod prepare;
 mod view;
 
+pub use integrity::Integrity;
 pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
 use crate::blobspace::{Blobspace, Content, WeakLease};
@@ -178,6 +180,7 @@ struct Inner {
     /// By repository and digest.
     digests: Flights<(Repository, Digest), Prepared>,
     missing: Failures<Reference>,
+    integrity: Integrity,
     draining: watch::Sender<bool>,
 }
 
@@ -246,6 +249,7 @@ impl Images {
             tags: Flights::new(),
             digests: Flights::new(),
             missing: Failures::new(MISSING_LASTS),
+            integrity: Integrity::new(),
             draining: watch::Sender::new(false),
         }))
     }
@@ -278,6 +282,11 @@ impl Images {
     /// From now on nothing cold is fetched: all who wait get [`ImageError::Busy`].
     pub fn drain(&self) {
         self.0.draining.send_replace(true);
+    }
+
+    /// Computes the SHA-256 of files.
+    pub fn integrity(&self) -> &Integrity {
+        &self.0.integrity
     }
 
     /// Flights under way and downloads that wait for a place in the pool, for metrics.

@@ -103,6 +103,11 @@ impl<C: Content> Lease<C> {
     pub fn downgrade(&self) -> WeakLease<C> {
         WeakLease(Arc::downgrade(&self.0))
     }
+    /// Tells the packs of this process apart: no other has it, not even the same one when it is fetched
+    /// again after its eviction.
+    pub fn number(&self) -> u64 {
+        self.0.stored.serial
+    }
     /// True once the pack was evicted or discarded; the lease goes on being readable.
     pub fn evicted(&self) -> bool {
         self.0.stored.evicted.load(Relaxed)

@@ -2,6 +2,7 @@
 //! modified files in place of the layer's own.
 
 use super::ViewInfo;
+use super::integrity::Place;
 use crate::blobspace::{Lease, WeakLease};
 use crate::pack::{Entry, Kind, Pack, ResolveError};
 use bytes::Bytes;
@@ -99,7 +100,7 @@ impl View {
 }
 
 impl FileNode {
-    fn new(pack: &Lease<Pack>, entry: &Entry<'_>, mtime: Option<i64>) -> FileNode {
+    pub(super) fn new(pack: &Lease<Pack>, entry: &Entry<'_>, mtime: Option<i64>) -> FileNode {
         FileNode {
             pack: pack.clone(),
             offset: entry.offset,
@@ -125,6 +126,15 @@ impl FileNode {
             start,
             end,
         })
+    }
+
+    /// Where it lies: the same for all views that show it.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            pack: self.pack.number(),
+            offset: self.offset,
+            length: self.length,
+        }
     }
 
     /// The content, borrowed. Panics if the range is not within `0..length`.
