@@ -6,7 +6,7 @@
 //! configured host. They change the status only with `readiness: registry`.
 
 use crate::config::{Config, Readiness};
-use crate::http::Listen;
+use crate::http::{Body, Listen, Respond};
 use crate::metrics::Metrics;
 use crate::registry::Registries;
 use crate::shutdown::{Lifecycle, Phase};
@@ -15,6 +15,9 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http::Request;
+use http::request::Parts;
+use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -79,7 +82,24 @@ pub async fn serve(listener: TcpListener, router: Router) {
         limit: Duration::ZERO,
         metrics: None,
     };
-    listen.run(listener, TowerToHyperService::new(router)).await;
+    let routes = Routes(TowerToHyperService::new(router));
+    listen.run(listener, Arc::new(routes)).await;
+}
+
+/// A router as what a listener asks.
+struct Routes(TowerToHyperService<Router>);
+
+impl Respond for Routes {
+    async fn respond(&self, request: &Parts) -> http::Response<Body> {
+        let request = Request::from_parts(request.clone(), axum::body::Body::empty());
+        let Ok(response) = self.0.call(request).await;
+        let (head, body) = response.into_parts();
+        // Texts of our own: they are in memory already.
+        let bytes = axum::body::to_bytes(body, usize::MAX).await;
+        http::Response::from_parts(head, Body::from(bytes.unwrap_or_default()))
+    }
+
+    fn remembered(&self, _: StatusCode, _: Duration) {}
 }
 
 type Checking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;

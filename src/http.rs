@@ -13,6 +13,7 @@ mod conditional;
 mod content_type;
 mod decide;
 mod error;
+mod http1;
 mod inline;
 mod listen;
 mod listing;
@@ -28,6 +29,7 @@ mod server;
 mod socket;
 mod transport;
 
+pub(crate) use body::Body;
 pub use decide::{Decision, Facts, decide};
-pub(crate) use listen::Listen;
+pub(crate) use listen::{Listen, Respond};
 pub use server::Server;

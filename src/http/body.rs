@@ -18,7 +18,7 @@ pub(super) const WINDOW: u64 = 256 << 10;
 
 /// A response's body, of exactly known length.
 #[derive(Default)]
-pub(super) struct Body {
+pub(crate) struct Body {
     /// Bytes that are left.
     left: u64,
     /// The part being sent. The first part stands here, so that a body of one allocates nothing.

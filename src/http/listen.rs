@@ -5,6 +5,8 @@
 //! neither ends nor spins the loop; from [`Phase::Draining`] on answers ask for a new connection
 //! elsewhere, from [`Phase::Stopping`] on nothing is accepted, and what is in flight ends within a limit.
 
+use super::body::Body;
+use super::http1;
 use super::reactors::Reactors;
 use super::socket::{Answering, Protocol, Pulse, Socket};
 use super::transport::Transport;
@@ -12,11 +14,12 @@ use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, Version};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::{Service, service_fn};
+use hyper::server::conn;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -34,7 +37,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// Bytes of a request's head at most, and of what hyper buffers of it.
 /// hyper's own limit of 100 fields stands: naming one, the same too, costs an allocation a request.
-const MOST_HEAD: usize = 64 << 10;
+pub(super) const MOST_HEAD: usize = 64 << 10;
 /// Streams of one HTTP/2 connection at once.
 const MOST_STREAMS: u32 = 128;
 /// Silence after which an HTTP/2 peer is asked whether it is there, and the time it has to answer.
@@ -49,6 +52,15 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
 Retry-After: 1\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntimeout";
+
+/// Who answers what a listener hears.
+pub(crate) trait Respond: Send + Sync + 'static {
+    /// Answers a request whose body is not looked at.
+    fn respond(&self, request: &Parts) -> impl Future<Output = Response<Body>> + Send;
+
+    /// A GET was answered as [`Respond::respond`] did a moment ago, without asking it.
+    fn remembered(&self, status: StatusCode, elapsed: Duration);
+}
 
 /// How a listener is run.
 pub(crate) struct Listen {
@@ -77,14 +89,7 @@ struct Terms {
 impl Listen {
     /// Accepts until the phase is [`Phase::Stopping`]; returns when the last connection has ended, or
     /// the limit later. Dropping the future closes everything at once.
-    pub(crate) async fn run<S, B>(self, listener: TcpListener, service: S)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-        S: Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub(crate) async fn run(self, listener: TcpListener, respond: Arc<impl Respond>) {
         let terms = Terms {
             lifecycle: self.lifecycle.clone(),
             tls: self.tls.clone(),
@@ -131,10 +136,10 @@ impl Listen {
                 continue;
             };
             let open = self.metrics.as_ref().map(|metrics| metrics.connection());
-            let (service, terms) = (service.clone(), terms.clone());
+            let (respond, terms) = (respond.clone(), terms.clone());
             match self.reactors.as_ref().and_then(Reactors::least) {
                 None => connections.spawn(async move {
-                    converse(stream, service, terms).await;
+                    converse(stream, respond, terms).await;
                     drop((place, open));
                 }),
                 Some((reactor, seat)) => {
@@ -144,7 +149,7 @@ impl Listen {
                     let connection = async move {
                         // A socket that the reactor cannot watch is closed; its client tries again.
                         if let Ok(stream) = TcpStream::from_std(stream) {
-                            converse(stream, service, terms).await;
+                            converse(stream, respond, terms).await;
                         }
                         drop((place, open, seat));
                     };
@@ -184,14 +189,7 @@ async fn refuse(mut stream: TcpStream) {
 }
 
 /// One connection, from its first byte to its last.
-async fn converse<S, B>(stream: TcpStream, service: S, terms: Terms)
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S: Send + Sync + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+async fn converse(stream: TcpStream, respond: Arc<impl Respond>, terms: Terms) {
     let pulse = Pulse::new();
     let lifecycle = terms.lifecycle.clone();
     let silent = async {
@@ -203,21 +201,49 @@ where
         () = tokio::time::sleep(super::socket::HEAD_TIMEOUT) => None,
         () = silent => None,
     };
-    let Some((socket, protocol)) = opened else {
+    let Some((mut socket, protocol)) = opened else {
         return;
     };
+    if protocol == Protocol::Http1 {
+        let mut ended = http1::Ended::Closed;
+        {
+            let mut conversation = pin!(async {
+                ended = http1::converse(&mut socket, &pulse, &lifecycle, &*respond).await;
+            });
+            // Until then a request on an idle connection is answered, with `Connection: close`.
+            let ending = lifecycle.reached(Phase::Stopping);
+            let watched = watch(&pulse, conversation.as_mut(), ending).await;
+            if watched == Ended::Asked && !pulse.idle() {
+                finish(&pulse, conversation).await;
+            }
+        }
+        if ended == http1::Ended::Closed {
+            return;
+        }
+    }
+    // What few connections need is not room that all of them hold.
+    Box::pin(by_hyper(socket, protocol, pulse, respond, lifecycle)).await;
+}
+
+/// The rest of a connection: HTTP/2, or HTTP/1 that is out of the ordinary.
+async fn by_hyper(
+    socket: Socket,
+    protocol: Protocol,
+    pulse: Arc<Pulse>,
+    respond: Arc<impl Respond>,
+    lifecycle: Lifecycle,
+) {
     let asked = Arc::new(Notify::new());
     let service = {
         let (pulse, lifecycle, asked) = (pulse.clone(), lifecycle.clone(), asked.clone());
         service_fn(move |request: Request<Incoming>| {
             let answering = pulse.answer();
             asked.notify_one();
-            let version = request.version();
-            let answer = service.call(request);
-            let lifecycle = lifecycle.clone();
+            let (respond, lifecycle) = (respond.clone(), lifecycle.clone());
             async move {
-                let Ok(mut response) = answer.await;
-                if version <= Version::HTTP_11 && lifecycle.phase() >= Phase::Draining {
+                let (request, _) = request.into_parts();
+                let mut response = respond.respond(&request).await;
+                if request.version <= Version::HTTP_11 && lifecycle.phase() >= Phase::Draining {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -230,7 +256,7 @@ where
     };
     match protocol {
         Protocol::Http1 => {
-            let connection = http1::Builder::new()
+            let connection = conn::http1::Builder::new()
                 .max_buf_size(MOST_HEAD)
                 .half_close(true)
                 .serve_connection(TokioIo::new(socket), service);
@@ -243,7 +269,7 @@ where
             }
         }
         Protocol::Http2 => {
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let connection = conn::http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(MOST_HEAD).unwrap_or(u32::MAX))
                 .max_concurrent_streams(MOST_STREAMS)
@@ -351,19 +377,19 @@ async fn finish<C: Future>(pulse: &Pulse, mut connection: Pin<&mut C>) {
 }
 
 /// A body that counts as being answered until it is dropped.
-struct Watched<B> {
-    body: B,
+struct Watched {
+    body: Body,
     _answering: Answering,
 }
 
-impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Watched<B> {
+impl http_body::Body for Watched {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::error;
-use super::listen::Listen;
+use super::listen::{Listen, Respond};
 use super::reactors::Reactors;
 use super::serve::Serve;
 use crate::config::{Config, Mode};
@@ -11,10 +11,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Lifecycle;
 use http::header;
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use std::convert::Infallible;
+use http::{Method, Response, StatusCode, Version};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -69,20 +66,15 @@ impl Server {
             tls: None,
             metrics: Some(shared.metrics.clone()),
         };
-        let answer = move |request| Shared::answer(shared.clone(), request);
-        listen.run(listener, service_fn(answer)).await;
+        listen.run(listener, shared).await;
     }
 }
 
-impl Shared {
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+impl Respond for Shared {
+    async fn respond(&self, request: &Parts) -> Response<Body> {
         let started = Instant::now();
-        let (request, _) = request.into_parts();
-        let response = if names_one_host(&request) {
-            self.serve.answer(&request).await
+        let response = if names_one_host(request) {
+            self.serve.answer(request).await
         } else {
             error::error(
                 StatusCode::BAD_REQUEST,
@@ -91,7 +83,11 @@ impl Shared {
         };
         self.metrics
             .served(&request.method, response.status(), started.elapsed());
-        Ok(response)
+        response
+    }
+
+    fn remembered(&self, status: StatusCode, elapsed: Duration) {
+        self.metrics.served(&Method::GET, status, elapsed);
     }
 }
 

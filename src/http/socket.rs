@@ -6,6 +6,7 @@
 //! time than it was set to: a request in steady state touches no timer.
 
 use super::transport::Transport;
+use bytes::Bytes;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -95,12 +96,24 @@ impl Pulse {
         self.answering.load(Ordering::Relaxed) > 0 || self.blocked.load(Ordering::Relaxed) > 0
     }
 
-    /// Bytes came. In HTTP/1 they are a head when nothing is being answered, or the next one's start.
-    fn read(&self, protocol: Protocol) {
-        let fresh = self.head.load(Ordering::Relaxed) == 0;
-        if protocol == Protocol::Http1 && fresh {
+    /// The start of a head came in HTTP/1, or of the next one while one is being answered.
+    pub(super) fn read(&self) {
+        if self.head.load(Ordering::Relaxed) == 0 {
             self.head.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// A head came whole and was answered at once.
+    pub(super) fn exchanged(&self, now: Instant) {
+        let now = now.saturating_duration_since(self.accepted).as_millis();
+        self.head.store(0, Ordering::Relaxed);
+        self.idle
+            .store(1 + u64::try_from(now).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Between requests, with nothing on its way.
+    pub(super) fn idle(&self) -> bool {
+        !self.busy() && self.head.load(Ordering::Relaxed) == 0
     }
 
     fn wrote(&self, blocked: bool) {
@@ -143,6 +156,8 @@ pub(super) struct Socket {
     /// Bytes of `start` that were read, and those of them that were given back.
     taken: usize,
     given: usize,
+    /// To be read again.
+    returned: Bytes,
 }
 
 impl Socket {
@@ -154,6 +169,56 @@ impl Socket {
             start: [0; PREFACE.len()],
             taken: 0,
             given: 0,
+            returned: Bytes::new(),
+        }
+    }
+
+    /// The bytes are to be read again, before any other.
+    pub(super) fn give_back(&mut self, bytes: &[u8]) {
+        self.returned = Bytes::copy_from_slice(bytes);
+    }
+
+    /// Reads without a note on the pulse: for who knows better when a head begins.
+    pub(super) fn poll_take(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.given < self.taken {
+            let count = into.remaining().min(self.taken - self.given);
+            into.put_slice(&self.start[self.given..self.given + count]);
+            self.given += count;
+            return Poll::Ready(Ok(()));
+        }
+        if !self.returned.is_empty() {
+            let count = into.remaining().min(self.returned.len());
+            into.put_slice(&self.returned.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+
+    /// Writes one slice, then the other, as far as can be done now. What was written may still have to be
+    /// flushed: see [`Socket::keeps_back`].
+    pub(super) fn poll_write_both(
+        &mut self,
+        context: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = Pin::new(self);
+        if second.is_empty() {
+            return socket.poll_write(context, first);
+        }
+        let both = [io::IoSlice::new(first), io::IoSlice::new(second)];
+        socket.as_mut().poll_write_vectored(context, &both)
+    }
+
+    /// Whether something that was written has not been given to the system, and cannot be now.
+    pub(super) fn keeps_back(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(flushed) => flushed.map(|()| false),
+            Poll::Pending => Ok(true),
         }
     }
 
@@ -184,16 +249,10 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.given < self.taken {
-            let count = into.remaining().min(self.taken - self.given);
-            into.put_slice(&self.start[self.given..self.given + count]);
-            self.given += count;
-            return Poll::Ready(Ok(()));
-        }
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
-        if into.filled().len() > before {
-            self.pulse.read(self.protocol);
+        ready!(self.poll_take(context, into))?;
+        if into.filled().len() > before && self.protocol == Protocol::Http1 {
+            self.pulse.read();
         }
         Poll::Ready(Ok(()))
     }
@@ -252,9 +311,8 @@ mod tests {
     #[test]
     fn the_clock_runs_by_what_the_connection_does() {
         let pulse = Pulse::new();
-        let (http1, http2) = (Protocol::Http1, Protocol::Http2);
         assert_eq!(left(&pulse), Some(15), "after the accept");
-        pulse.read(http1);
+        pulse.read();
         let answering = pulse.answer();
         assert_eq!(left(&pulse), None, "while it is answered");
         pulse.wrote(true);
@@ -263,12 +321,10 @@ mod tests {
         assert_eq!(left(&pulse), None, "once it takes something");
         drop(answering);
         assert_eq!(left(&pulse), Some(75), "between requests");
-        pulse.read(http2);
-        assert_eq!(left(&pulse), Some(75), "a frame of HTTP/2 is no request");
-        pulse.read(http1);
+        pulse.read();
         assert_eq!(left(&pulse), Some(15), "the next head has begun");
         let answering = pulse.answer();
-        pulse.read(http1);
+        pulse.read();
         drop(answering);
         assert_eq!(left(&pulse), Some(15), "part of the next head came early");
         let streams = [pulse.answer(), pulse.answer()];
@@ -283,10 +339,10 @@ mod tests {
     fn a_head_that_drips_gets_no_more_time() {
         let pulse = Pulse::new();
         drop(pulse.answer());
-        pulse.read(Protocol::Http1);
+        pulse.read();
         let due = pulse.due();
         std::thread::sleep(Duration::from_millis(20));
-        pulse.read(Protocol::Http1);
+        pulse.read();
         assert_eq!(pulse.due(), due);
     }
 

@@ -14,13 +14,19 @@ struct Running {
     ended: JoinHandle<()>,
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    match request.uri().path() {
-        "/hang" => std::future::pending().await,
-        "/slow" => tokio::time::sleep(Duration::from_secs(20)).await,
-        _ => {}
+struct Hello;
+
+impl Respond for Hello {
+    async fn respond(&self, request: &Parts) -> Response<Body> {
+        match request.uri.path() {
+            "/hang" => std::future::pending().await,
+            "/slow" => tokio::time::sleep(Duration::from_secs(20)).await,
+            _ => {}
+        }
+        Response::new(Body::from("hello".to_owned()))
     }
-    Ok(Response::new(Body::from("hello".to_owned())))
+
+    fn remembered(&self, _: StatusCode, _: Duration) {}
 }
 
 async fn running(most_connections: usize) -> Running {
@@ -58,7 +64,7 @@ async fn running_over(tls: Option<TlsAcceptor>, most_connections: usize) -> Runn
         tls,
         metrics: Some(metrics.clone()),
     };
-    let ended = tokio::spawn(listen.run(listener, service_fn(answer)));
+    let ended = tokio::spawn(listen.run(listener, Arc::new(Hello)));
     Running {
         address,
         lifecycle,

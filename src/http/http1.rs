@@ -1,0 +1,325 @@
+//! A connection of HTTP/1.1, as most clients speak it: GET and HEAD without a body, one after another.
+//!
+//! hyper is right about everything and costs some thousand instructions an answer; most answers differ
+//! in nothing but the date. So the loop here reads a head ([`head`]), and
+//! 1. where it is no plain GET or HEAD, gives all its bytes back for hyper, which has the connection from then on;
+//! 2. where the same question was answered a moment ago and nothing has changed, sends the same answer
+//!    ([`remembered`]): no allocation, one system call;
+//! 3. else asks the recipe ([`Respond`]), sends what it says ([`render`]), and remembers it if it will stand.
+//!
+//! Decides nothing about an answer. Bytes are read into one buffer a thread: an idle connection holds none.
+
+mod head;
+mod remembered;
+mod render;
+
+use super::body::Body;
+use super::listen::{MOST_HEAD, Respond};
+use super::socket::{Pulse, Socket};
+use crate::shutdown::{Lifecycle, Phase};
+use bytes::{Buf, Bytes};
+use head::{Plain, Room, Told};
+use http::header;
+use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body::Body as _;
+use remembered::{Answer, Key, Remembered};
+use render::Date;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncWriteExt, ReadBuf};
+use tokio::time::Instant;
+
+/// A body of up to so many bytes is copied behind its head: one buffer is cheaper to send than two.
+const COPIED: usize = 4 << 10;
+/// Bytes of a remembered file that are sent together with the head.
+const FIRST: u64 = super::body::WINDOW;
+
+thread_local! {
+    static DESK: RefCell<Desk> = RefCell::new(Desk::default());
+}
+
+/// What the connections of one thread share. Borrowed while one of them is polled, never across an await.
+struct Desk {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+    date: Date,
+    remembered: Remembered,
+}
+
+impl Default for Desk {
+    fn default() -> Desk {
+        Desk {
+            input: vec![0; MOST_HEAD].into(),
+            output: Vec::with_capacity(8 << 10),
+            date: Date::new(),
+            remembered: Remembered::default(),
+        }
+    }
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The connection is over.
+    Closed,
+    /// The bytes that were not answered are in the socket again, for hyper.
+    Other,
+}
+
+/// One connection.
+struct Conversation<'a, R> {
+    socket: &'a mut Socket,
+    pulse: &'a Arc<Pulse>,
+    lifecycle: &'a Lifecycle,
+    respond: &'a R,
+    /// Bytes that were read and not answered: mostly none.
+    unread: Vec<u8>,
+}
+
+/// What has to be waited for, outside of the desk.
+enum Turn {
+    Ended(Ended),
+    /// The recipe has to be asked; the answer may be remembered by the key.
+    Ask(Box<Parts>, Option<Key>, bool),
+    /// A remembered answer that the socket has not taken whole: what is left of it.
+    Rest(Bytes, Body, bool),
+}
+
+/// Drives a connection until it ends, or until hyper has to take it.
+pub(super) async fn converse<R: Respond>(
+    socket: &mut Socket,
+    pulse: &Arc<Pulse>,
+    lifecycle: &Lifecycle,
+    respond: &R,
+) -> Ended {
+    let mut conversation = Conversation {
+        socket,
+        pulse,
+        lifecycle,
+        respond,
+        unread: Vec::new(),
+    };
+    let ended = conversation.run().await;
+    match ended {
+        Ok(ended) => ended,
+        // The client is gone, or a disk does not give what was announced: there is nobody to tell.
+        Err(_) => Ended::Closed,
+    }
+}
+
+impl<R: Respond> Conversation<'_, R> {
+    async fn run(&mut self) -> io::Result<Ended> {
+        loop {
+            let turn =
+                poll_fn(|context| DESK.with_borrow_mut(|desk| self.poll_turn(context, desk)));
+            let close = match turn.await? {
+                Turn::Ended(ended) => return Ok(ended),
+                Turn::Ask(request, key, close) => {
+                    let pulse = self.pulse.clone();
+                    let _answering = pulse.answer();
+                    let response = self.respond.respond(&request).await;
+                    self.send(response, key, close).await?
+                }
+                Turn::Rest(head, body, close) => {
+                    let pulse = self.pulse.clone();
+                    let _answering = pulse.answer();
+                    self.write(head, body).await?;
+                    close
+                }
+            };
+            if close {
+                self.socket.shutdown().await?;
+                return Ok(Ended::Closed);
+            }
+            if !self.unread.is_empty() {
+                // The start of the next head came with the last one.
+                self.pulse.read();
+            }
+        }
+    }
+
+    /// Answers from memory as long as that can be done at once.
+    fn poll_turn(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<io::Result<Turn>> {
+        let Desk {
+            input,
+            output,
+            date,
+            remembered,
+        } = desk;
+        let (mut start, mut end) = (0, self.unread.len());
+        input[..end].copy_from_slice(&self.unread);
+        self.unread.clear();
+        loop {
+            let mut room = Room::new();
+            let (head, length) = match head::read(&input[start..end], &mut room) {
+                Told::Head(head, length) => (head, length),
+                Told::Other => {
+                    self.socket.give_back(&input[start..end]);
+                    return Poll::Ready(Ok(Turn::Ended(Ended::Other)));
+                }
+                Told::Incomplete if end - start == input.len() => {
+                    self.socket.give_back(&input[start..end]);
+                    return Poll::Ready(Ok(Turn::Ended(Ended::Other)));
+                }
+                Told::Incomplete => {
+                    input.copy_within(start..end, 0);
+                    (start, end) = (0, end - start);
+                    let mut free = ReadBuf::new(&mut input[end..]);
+                    match self.socket.poll_take(context, &mut free) {
+                        Poll::Ready(Ok(())) if free.filled().is_empty() => {
+                            return Poll::Ready(Ok(Turn::Ended(Ended::Closed)));
+                        }
+                        Poll::Ready(Ok(())) => end += free.filled().len(),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => {
+                            if end > 0 {
+                                self.pulse.read();
+                                self.unread.extend_from_slice(&input[..end]);
+                            }
+                            return Poll::Pending;
+                        }
+                    }
+                    continue;
+                }
+            };
+            let close = head.close || self.lifecycle.phase() >= Phase::Draining;
+            let turn = match head.plain {
+                Some(plain) if !close => {
+                    let desk = (&mut *output, &mut *date, &mut *remembered);
+                    self.remembered(context, head.target, &plain, desk)?
+                }
+                _ => None,
+            };
+            let turn = match turn {
+                Some(Done::Whole) => {
+                    start += length;
+                    continue;
+                }
+                Some(Done::Part(rest, body)) => Turn::Rest(rest, body, close),
+                None => {
+                    let Some(request) = head.request() else {
+                        self.socket.give_back(&input[start..end]);
+                        return Poll::Ready(Ok(Turn::Ended(Ended::Other)));
+                    };
+                    let key = head.plain.filter(|plain| plain.if_none_match.is_none());
+                    let key = key.and_then(|plain| Key::of(head.target, &plain));
+                    Turn::Ask(Box::new(request), key, close)
+                }
+            };
+            self.unread.extend_from_slice(&input[start + length..end]);
+            return Poll::Ready(Ok(turn));
+        }
+    }
+}
+
+/// A remembered answer, sent.
+enum Done {
+    Whole,
+    /// All but this.
+    Part(Bytes, Body),
+}
+
+impl<R: Respond> Conversation<'_, R> {
+    /// Sends the remembered answer; None: there is none that still stands.
+    fn remembered(
+        &mut self,
+        context: &mut Context<'_>,
+        target: &str,
+        plain: &Plain<'_>,
+        (output, date, remembered): (&mut Vec<u8>, &mut Date, &mut Remembered),
+    ) -> io::Result<Option<Done>> {
+        let Some(answer) = remembered.get(target, plain) else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let Some(file) = answer.current(now.into_std()) else {
+            remembered.forget();
+            return Ok(None);
+        };
+        let (status, head, length) = match plain.if_none_match {
+            None => (StatusCode::OK, &answer.head, file.length),
+            Some(etag) if answer.is(etag) => (StatusCode::NOT_MODIFIED, &answer.not_modified, 0),
+            Some(_) => return Ok(None),
+        };
+        let first = length.min(FIRST);
+        if first > 0 && !file.resident(0..first) {
+            return Ok(None);
+        }
+        output.clear();
+        output.extend_from_slice(head);
+        render::end(output, date.text(now.into_std()), false);
+        let head = output.len();
+        let mut body = file.slice(0..first);
+        if body.len() <= COPIED {
+            output.extend_from_slice(body);
+            body = &[];
+            if file.poisoned() {
+                return Ok(None);
+            }
+        }
+        let sent = match self.socket.poll_write_both(context, output, body) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        let ended = Instant::now();
+        self.respond.remembered(status, ended - now);
+        let from = (sent.saturating_sub(head) as u64).min(length);
+        if sent >= head && from == length && !self.socket.keeps_back(context)? {
+            self.pulse.exchanged(ended);
+            return Ok(Some(Done::Whole));
+        }
+        let rest = Bytes::copy_from_slice(&output[sent.min(head)..head]);
+        let mut body = Body::default();
+        body.push_file(&Arc::new(file), from..length);
+        Ok(Some(Done::Part(rest, body)))
+    }
+
+    /// Sends what the recipe says, and remembers it if it will stand. Whether the connection is to be closed.
+    async fn send(
+        &mut self,
+        response: Response<Body>,
+        key: Option<Key>,
+        close: bool,
+    ) -> io::Result<bool> {
+        let close = close || self.lifecycle.phase() >= Phase::Draining;
+        let (head, body) = response.into_parts();
+        let bodiless = matches!(
+            head.status,
+            StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
+        );
+        let mut out = Vec::with_capacity(512);
+        render::status_and_fields(&mut out, head.status, &head.headers);
+        if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
+            render::content_length(&mut out, body.length());
+        }
+        DESK.with_borrow_mut(|desk| {
+            let now = Instant::now().into_std();
+            render::end(&mut out, desk.date.text(now), close);
+            if let (Some(key), Some(whole)) = (key, body.settled())
+                && let Some(answer) = Answer::of(&head, whole)
+            {
+                desk.remembered.put(key, answer);
+            }
+        });
+        self.write(out.into(), body).await?;
+        Ok(close)
+    }
+
+    async fn write(&mut self, mut head: Bytes, mut body: Body) -> io::Result<()> {
+        loop {
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+            let frame = frame.transpose()?.and_then(|frame| frame.into_data().ok());
+            let last = frame.is_none();
+            let mut both = (&mut head).chain(frame.unwrap_or_default());
+            self.socket.write_all_buf(&mut both).await?;
+            if last {
+                return self.socket.flush().await;
+            }
+        }
+    }
+}
