@@ -7,12 +7,15 @@
 //! that is negative or beyond 2^63, a digest that cannot be verified, more than
 //! [`MAX_LAYERS`] layers. Members that are not used here are not looked at.
 
+mod layer;
 mod platform;
 mod wire;
 
 use crate::digest::Digest;
+use std::collections::BTreeMap;
 
-pub use platform::choose;
+pub use layer::check_layer;
+pub use platform::{Choice, choose};
 
 /// Layers of one manifest. Runtimes stop at 127; this leaves room for artifacts.
 pub const MAX_LAYERS: usize = 1_000;
@@ -25,7 +28,7 @@ pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
-/// A platform, as `os/architecture[/variant]`.
+/// A platform, as `os/architecture[/variant]`, or `os(version)/architecture[/variant]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
     /// GOOS name.
@@ -34,11 +37,17 @@ pub struct Platform {
     pub architecture: String,
     /// `v7`, `v8`...
     pub variant: Option<String>,
+    /// `os.version`: `10.0.17763.1`... Windows images run on hosts of the same build.
+    pub os_version: Option<String>,
 }
 
 impl std::fmt::Display for Platform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        if let Some(version) = &self.os_version {
+            write!(f, "({version})")?;
+        }
+        write!(f, "/{}", self.architecture)?;
         match &self.variant {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
@@ -57,6 +66,8 @@ pub struct Descriptor {
     pub size: u64,
     /// `urls`: never fetched; kept to explain a refusal (foreign layers).
     pub urls: Vec<String>,
+    /// `annotations`, those whose value is a text.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// An image manifest.
@@ -98,7 +109,7 @@ pub struct ImageConfig {
     /// Digest of each layer's uncompressed tar, base first.
     pub diff_ids: Vec<Digest>,
     /// `config.Labels`.
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Why bytes are not a document that can be served: one line, names the member and its value.
@@ -124,6 +135,15 @@ pub fn is_image_config(media_type: &str) -> bool {
         essence(media_type),
         "application/vnd.oci.image.config.v1+json"
             | "application/vnd.docker.container.image.v1+json"
+    )
+}
+
+/// Whether the media type says an index, so that an entry of an index leads to another one.
+pub fn is_index(media_type: &str) -> bool {
+    matches!(
+        essence(media_type),
+        "application/vnd.oci.image.index.v1+json"
+            | "application/vnd.docker.distribution.manifest.list.v2+json"
     )
 }
 

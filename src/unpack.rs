@@ -10,6 +10,7 @@
 //! 6. Read the stream to its end; compare size, digest and diff ID. Only then `Ok`.
 
 mod inflate;
+mod memory;
 mod policy;
 mod sink;
 mod source;
@@ -47,7 +48,7 @@ pub enum UnpackError {
     /// The bytes are not those that the manifest names (size or digest): the source is wrong.
     #[error("{0}")]
     Mismatch(String),
-    /// The index needs more memory than was admitted.
+    /// The index, or a decoder's window, needs more memory than was admitted.
     #[error("layer needs more memory to unpack than {0} bytes")]
     Memory(u64),
     /// The source failed; the inner error is what its `Read` returned.
@@ -63,7 +64,7 @@ pub enum UnpackError {
 pub struct Resources {
     /// Three threads a layer (cores are idle), or one (as many layers as cores are in flight).
     pub threads: Threads,
-    /// Bytes that the index may hold in memory.
+    /// Bytes that the index may hold in memory, with what a zstd window has over 8 MiB.
     pub index_bytes: u64,
 }
 
@@ -87,10 +88,11 @@ pub fn unpack<R: Read + Send, W: Write + Send>(
     resources: &Resources,
     out: W,
 ) -> Result<(W, Summary), UnpackError> {
-    let mut sink = sink::Sink::new(out, limits, resources.index_bytes);
+    let memory = memory::Memory::new(resources.index_bytes);
+    let mut sink = sink::Sink::new(out, limits, &memory);
     let outcome = match resources.threads {
-        Threads::One => stages::one_thread(blob, expected, limits, &mut sink)?,
-        Threads::Three => stages::three_threads(blob, expected, limits, &mut sink)?,
+        Threads::One => stages::one_thread(blob, expected, limits, &memory, &mut sink)?,
+        Threads::Three => stages::three_threads(blob, expected, limits, &memory, &mut sink)?,
     };
     let refused = match outcome.ended {
         Ended::Failed(error) => return Err(error),

@@ -220,6 +220,7 @@ fn default_platform() -> Platform {
         os: "linux".into(),
         architecture: "amd64".into(),
         variant: None,
+        os_version: None,
     }
 }
 

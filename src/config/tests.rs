@@ -34,6 +34,7 @@ fn the_defaults_are_those_of_the_behaviour_and_differ_by_mode_as_it_says() {
             os: "linux".into(),
             architecture: "amd64".into(),
             variant: None,
+            os_version: None,
         },
         tag_ttl: Duration::from_secs(60),
         stale_if_error: Duration::from_secs(86_400),

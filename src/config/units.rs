@@ -171,15 +171,26 @@ pub(super) fn platform(text: &str) -> Result<Platform, String> {
         };
         !part.is_empty() && part.bytes().all(known)
     };
-    let parts: Vec<&str> = text.split('/').collect();
+    let mut parts: Vec<&str> = text.split('/').collect();
+    // As containerd writes it: `windows(10.0.17763)/amd64`.
+    let versioned = parts[0].strip_suffix(')').and_then(|os| os.split_once('('));
+    if let Some((os, _)) = versioned {
+        parts[0] = os;
+    }
+    let version = versioned.map(|(_, version)| version);
     match parts[..] {
-        [os, architecture, ..] if parts.len() <= 3 && parts.iter().all(word) => Ok(Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant: parts.get(2).map(|variant| (*variant).to_owned()),
-        }),
+        [os, architecture, ..]
+            if parts.len() <= 3 && parts.iter().all(word) && version.iter().all(word) =>
+        {
+            Ok(Platform {
+                os: os.to_owned(),
+                architecture: architecture.to_owned(),
+                variant: parts.get(2).map(|variant| (*variant).to_owned()),
+                os_version: version.map(str::to_owned),
+            })
+        }
         _ => Err(format!(
-            "{text:?} is not a platform, write for example \"linux/amd64\" or \"linux/arm/v7\""
+            "{text:?} is not a platform, write for example \"linux/amd64\", \"linux/arm/v7\" or \"windows(10.0.17763)/amd64\""
         )),
     }
 }
@@ -335,8 +346,12 @@ mod tests {
             os: "linux".into(),
             architecture: "arm".into(),
             variant: Some("v7".into()),
+            os_version: None,
         };
         assert_eq!(platform("linux/arm/v7"), Ok(arm));
+        let windows = platform("windows(10.0.17763)/amd64").unwrap();
+        assert_eq!(windows.os_version.as_deref(), Some("10.0.17763"));
+        assert_eq!(windows.to_string(), "windows(10.0.17763)/amd64");
         assert_eq!(
             platform("linux/amd64").map(|platform| platform.variant),
             Ok(None)
@@ -348,6 +363,8 @@ mod tests {
             "linux/arm/v7/x",
             "Linux/amd64",
             "linux/amd 64",
+            "windows()/amd64",
+            "windows(10/amd64",
         ] {
             assert!(platform(text).is_err(), "{text}");
         }

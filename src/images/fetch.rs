@@ -15,6 +15,7 @@ use crate::reference::Repository;
 use crate::registry::{Blob, Registries, RegistryError};
 use crate::unpack::{Expected, Resources, Threads, UnpackError, unpack};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, Read};
 use std::pin::pin;
@@ -124,7 +125,7 @@ impl Fetcher {
                     let most = self.pool.largest_grant().saturating_sub(PIPELINE);
                     if index >= most {
                         let text = format!(
-                            "{}: its index needs more than {most} bytes of memory, raise `memoryLimit`",
+                            "{}: its index (or zstd window) needs more than {most} bytes of memory, raise `memoryLimit`",
                             named(repository, expected)
                         );
                         return Err(Failed {
@@ -230,6 +231,7 @@ impl Fetcher {
             digest: expected.digest,
             size: expected.size,
             urls: Vec::new(),
+            annotations: BTreeMap::new(),
         };
         let opening = self.registries.blob(repository, &descriptor);
         let mut blob = self

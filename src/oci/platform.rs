@@ -1,16 +1,26 @@
 //! Which entry of an index is ours: OCI image specification, image-index.md, "platform".
 
-use super::{IndexEntry, Platform};
+use super::{IndexEntry, Platform, is_index};
 
-/// Chooses the entry for `platform`; with no such entry, the only entry that is not an
-/// attestation; else the platforms that there are. Of several that fit the first best
-/// variant wins: `arm/v7` also takes v6 and v5, `amd64/v3` also v2 and v1.
-pub fn choose<'a>(
-    index: &'a [IndexEntry],
-    platform: &Platform,
-) -> Result<&'a IndexEntry, Vec<String>> {
+/// What an index has for a platform.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// This entry.
+    Entry(&'a IndexEntry),
+    /// Nothing that says the platform, but the only image that there is.
+    Only(&'a IndexEntry),
+    /// Nothing of its own, but indexes that say no platform and may hold it, in their order.
+    Within(Vec<&'a IndexEntry>),
+    /// Nothing: the platforms that there are.
+    None(Vec<String>),
+}
+
+/// Chooses the entry for `platform`; with no such entry, the indexes in it; else the only entry that
+/// is not an attestation. Of several that fit the first best variant wins:
+/// `arm/v7` also takes v6 and v5, `amd64/v3` also v2 and v1; then the `os.version` that is nearest.
+pub fn choose<'a>(index: &'a [IndexEntry], platform: &Platform) -> Choice<'a> {
     let images = || index.iter().filter(|entry| !entry.attestation);
-    let mut best: Option<(u32, &IndexEntry)> = None;
+    let mut best: Option<((u32, u64), &IndexEntry)> = None;
     for entry in images() {
         let fit = entry.platform.as_ref().and_then(|has| fit(has, platform));
         if let Some(fit) = fit
@@ -20,11 +30,17 @@ pub fn choose<'a>(
         }
     }
     if let Some((_, entry)) = best {
-        return Ok(entry);
+        return Choice::Entry(entry);
+    }
+    let within: Vec<&IndexEntry> = images()
+        .filter(|entry| entry.platform.is_none() && is_index(&entry.descriptor.media_type))
+        .collect();
+    if !within.is_empty() {
+        return Choice::Within(within);
     }
     let mut rest = images();
     if let (Some(only), None) = (rest.next(), rest.next()) {
-        return Ok(only);
+        return Choice::Only(only);
     }
     let mut names: Vec<String> = images()
         .map(|entry| match &entry.platform {
@@ -34,11 +50,37 @@ pub fn choose<'a>(
         .collect();
     names.sort();
     names.dedup();
-    Err(names)
+    Choice::None(names)
+}
+
+/// How near an `os.version` is to the one that is wanted: None is another build, which does not
+/// run (Windows process isolation). An image or a wish that says none fits all.
+fn version_fit(has: Option<&str>, wanted: Option<&str>) -> Option<u64> {
+    let (Some(has), Some(wanted)) = (has, wanted) else {
+        return Some(0);
+    };
+    if has == wanted {
+        return Some(u64::MAX);
+    }
+    let (mut has, mut wanted) = (has.split('.'), wanted.split('.'));
+    for _ in 0..3 {
+        if has.next()? != wanted.next()? {
+            return None;
+        }
+    }
+    // Of the same build the latest revision.
+    let revision = has.next().and_then(|text| text.parse::<u64>().ok());
+    Some(1 + revision.unwrap_or(0).min(u64::MAX - 2))
 }
 
 /// How well `has` runs on `wanted`: None is not at all, more is better.
-fn fit(has: &Platform, wanted: &Platform) -> Option<u32> {
+fn fit(has: &Platform, wanted: &Platform) -> Option<(u32, u64)> {
+    let version = version_fit(has.os_version.as_deref(), wanted.os_version.as_deref())?;
+    Some((machine_fit(has, wanted)?, version))
+}
+
+/// The part of [`fit`] that is not the version of the operating system.
+fn machine_fit(has: &Platform, wanted: &Platform) -> Option<u32> {
     let (architecture, variant) = normal(has);
     let (wanted_architecture, wanted_variant) = normal(wanted);
     if !has.os.eq_ignore_ascii_case(&wanted.os) || architecture != wanted_architecture {

@@ -186,18 +186,25 @@ fn entry(platform: &str) -> IndexEntry {
     let mut parts = platform.split('/').map(str::to_owned);
     IndexEntry {
         descriptor: Descriptor {
-            media_type: platform.to_owned(),
+            media_type: match platform {
+                "index" => "application/vnd.oci.image.index.v1+json".to_owned(),
+                _ => platform.to_owned(),
+            },
             digest: D1.parse().expect("digest"),
             size: 1,
             urls: vec![],
+            annotations: BTreeMap::new(),
         },
         attestation: platform == "attestation",
         ref_name: None,
         platform: match (parts.next(), parts.next()) {
             (Some(os), Some(architecture)) => Some(Platform {
-                os,
+                os: os.split('(').next().unwrap_or_default().to_owned(),
                 architecture,
                 variant: parts.next(),
+                os_version: os
+                    .split_once('(')
+                    .map(|(_, version)| version.trim_end_matches(')').to_owned()),
             }),
             _ => None,
         },
@@ -238,18 +245,53 @@ fn the_entry_of_the_platform_is_chosen() {
         ("linux/arm/v7", &["linux/arm/v5", "linux/arm/v6"], Ok(1)),
         ("linux/arm/v6", &["linux/arm/v7", "linux/arm/v5"], Ok(1)),
         ("linux/amd64", &["linux/amd64", "linux/amd64"], Ok(0)),
+        ("linux/amd64", &["linux/arm64", "index"], Err("within 1")),
+        ("linux/amd64", &["index", "attestation"], Err("within 0")),
+        ("linux/amd64", &["index", "linux/amd64"], Ok(1)),
+        (
+            "windows(10.0.17763.5)/amd64",
+            &[
+                "windows(10.0.20348.9)/amd64",
+                "windows(10.0.17763.2)/amd64",
+                "windows(10.0.17763.9)/amd64",
+            ],
+            Ok(2),
+        ),
+        (
+            "windows(10.0.17763.5)/amd64",
+            &[
+                "windows/amd64",
+                "windows(10.0.17763.9)/amd64",
+                "windows(10.0.17763.5)/amd64",
+            ],
+            Ok(2),
+        ),
+        (
+            "windows(10.0.17763)/amd64",
+            &["windows(10.0.20348.9)/amd64", "windows(10.1)/amd64"],
+            Err("windows(10.0.20348.9)/amd64 windows(10.1)/amd64"),
+        ),
+        (
+            "windows/amd64",
+            &["windows(10.0.20348.9)/amd64", "windows(10.0.17763.9)/amd64"],
+            Ok(0),
+        ),
     ];
     for (wanted, entries, expected) in table {
         let index: Vec<_> = entries.iter().map(|platform| entry(platform)).collect();
         let wanted = entry(wanted).platform.expect("platform");
-        let chosen = choose(&index, &wanted)
-            .map(|chosen| {
-                index
-                    .iter()
-                    .position(|e| std::ptr::eq(e, chosen))
-                    .expect("of index")
-            })
-            .map_err(|platforms| platforms.join(" "));
+        let place = |chosen: &IndexEntry| {
+            let same = |entry: &IndexEntry| std::ptr::eq(entry, chosen);
+            index.iter().position(same).expect("of index")
+        };
+        let chosen = match choose(&index, &wanted) {
+            Choice::Entry(chosen) | Choice::Only(chosen) => Ok(place(chosen)),
+            Choice::Within(within) => {
+                let places: Vec<_> = within.into_iter().map(|e| place(e).to_string()).collect();
+                Err(format!("within {}", places.join(" ")))
+            }
+            Choice::None(platforms) => Err(platforms.join(" ")),
+        };
         assert_eq!(
             chosen,
             expected.map_err(str::to_owned),

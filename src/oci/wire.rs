@@ -41,6 +41,8 @@ struct RawPlatform {
     os: Option<Value>,
     architecture: Option<Value>,
     variant: Option<Value>,
+    #[serde(rename = "os.version")]
+    os_version: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -161,13 +163,6 @@ fn index(entries: Vec<RawDescriptor>) -> Result<Vec<IndexEntry>, DocumentError> 
 }
 
 fn entry(member: &str, mut raw: RawDescriptor) -> Result<IndexEntry, DocumentError> {
-    let annotations = raw.annotations.take().unwrap_or_default();
-    let annotation = |name: &str| {
-        annotations
-            .get(name)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
     let platform = match raw.platform.take() {
         None => None,
         Some(raw) => platform(&format!("{member}.platform"), raw)?,
@@ -176,10 +171,12 @@ fn entry(member: &str, mut raw: RawDescriptor) -> Result<IndexEntry, DocumentErr
     let unknown = platform
         .as_ref()
         .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
+    let descriptor = descriptor(member, raw)?;
+    let annotation = |name: &str| descriptor.annotations.get(name).cloned();
     Ok(IndexEntry {
         attestation: unknown || annotation("vnd.docker.reference.type").is_some(),
         ref_name: annotation("org.opencontainers.image.ref.name"),
-        descriptor: descriptor(member, raw)?,
+        descriptor,
         platform,
     })
 }
@@ -192,12 +189,14 @@ fn platform(member: &str, raw: RawPlatform) -> Result<Option<Platform>, Document
     };
     let (os, architecture) = (text("os", raw.os)?, text("architecture", raw.architecture)?);
     let variant = text("variant", raw.variant)?;
+    let os_version = text("os.version", raw.os_version)?;
     Ok(match (os, architecture) {
         (None, None) => None,
         (os, architecture) => Some(Platform {
             os: os.unwrap_or_default(),
             architecture: architecture.unwrap_or_default(),
             variant,
+            os_version,
         }),
     })
 }
@@ -235,6 +234,12 @@ fn descriptor(member: &str, raw: RawDescriptor) -> Result<Descriptor, DocumentEr
         digest: self::digest(&format!("{member}.digest"), &digest)?,
         size: bytes,
         urls,
+        annotations: (raw.annotations.unwrap_or_default().into_iter())
+            .filter_map(|(name, value)| match value {
+                Value::String(text) => Some((name, text)),
+                _ => None,
+            })
+            .collect(),
     })
 }
 

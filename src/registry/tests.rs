@@ -65,6 +65,7 @@ fn descriptor(bytes: &[u8]) -> Descriptor {
         digest,
         size,
         urls: vec![],
+        annotations: Default::default(),
     }
 }
 

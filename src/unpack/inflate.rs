@@ -1,14 +1,39 @@
 //! Decompression, without input or output of its own: bytes in, bytes out. The border
-//! behind which further formats fit: a variant of [`Decoder`] each.
+//! behind which further formats fit: a variant of [`Decoder`] each. eStargz is gzip and
+//! zstd:chunked is zstd, and they are read as that.
 //!
 //! Gzip is read here member by member (RFC 1952), since a layer may consist of many
 //! (eStargz, pigz -i), and each member's CRC-32 and length are checked. Zeros after the last
 //! member are padding; anything else there is refused.
 
+mod zstd;
+
+use self::zstd::Zstd;
 use flate2::{Decompress, FlushDecompress, Status};
 
 /// How many first bytes [`Decoder::detect`] needs (fewer only at the stream's end).
-pub(super) const MAGIC_BYTES: usize = 4;
+pub(super) const MAGIC_BYTES: usize = 6;
+
+/// Why bytes are not decompressed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum DecodeError {
+    /// They are no good.
+    Refused(String),
+    /// So many bytes of memory would be needed.
+    Memory(u64),
+}
+
+impl From<String> for DecodeError {
+    fn from(why: String) -> DecodeError {
+        DecodeError::Refused(why)
+    }
+}
+
+impl From<&str> for DecodeError {
+    fn from(why: &str) -> DecodeError {
+        DecodeError::Refused(why.to_owned())
+    }
+}
 
 /// A decompressor for one layer.
 pub(super) enum Decoder {
@@ -16,20 +41,27 @@ pub(super) enum Decoder {
     Plain,
     /// One or more gzip members.
     Gzip(Box<Gzip>),
+    /// One or more zstd frames.
+    Zstd(Box<Zstd>),
 }
 
 impl Decoder {
-    /// Chooses by the first bytes: media types lie. Err is a refusal.
-    pub(super) fn detect(start: &[u8], media_type: &str) -> Result<Decoder, String> {
-        let essence = media_type.split(';').next().unwrap_or_default().trim();
-        let known = [".tar", ".tar+gzip", ".tar.gzip", ".tar+zstd", ".tar.zstd"];
-        if !known.iter().any(|end| essence.ends_with(end)) {
-            return Err("this media type is not supported".to_owned());
-        }
+    /// Chooses by the first bytes: media types lie. `memory`: bytes that it may hold beside its
+    /// buffers.
+    pub(super) fn detect(
+        start: &[u8],
+        media_type: &str,
+        memory: u64,
+    ) -> Result<Decoder, DecodeError> {
+        let essence = media_type.split(';').next().unwrap_or_default();
         match start {
             [0x1f, 0x8b, ..] => Ok(Decoder::Gzip(Box::new(Gzip::new()))),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Err("zstd is not supported".to_owned()),
-            [] if essence.contains("gzip") => Err("the gzip stream is empty".to_owned()),
+            _ if zstd::is_magic(start) => Ok(Decoder::Zstd(Box::new(Zstd::new(memory)?))),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(unsupported("xz")),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Err(unsupported("bzip2")),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Err(unsupported("lz4")),
+            [] if essence.contains("gzip") => Err("the gzip stream is empty".into()),
+            [] if essence.contains("zstd") => Err("the zstd stream is empty".into()),
             _ => Ok(Decoder::Plain),
         }
     }
@@ -40,27 +72,43 @@ impl Decoder {
         &mut self,
         input: &[u8],
         output: &mut [u8],
-    ) -> Result<(usize, usize), String> {
+    ) -> Result<(usize, usize), DecodeError> {
         match self {
             Decoder::Plain => {
                 let n = input.len().min(output.len());
                 output[..n].copy_from_slice(&input[..n]);
                 Ok((n, n))
             }
-            Decoder::Gzip(gzip) => gzip.decode(input, output),
+            Decoder::Gzip(gzip) => Ok(gzip.decode(input, output)?),
+            Decoder::Zstd(zstd) => zstd.decode(input, output),
+        }
+    }
+
+    /// Bytes that the decoder holds beside its buffers, at most.
+    pub(super) fn memory(&self) -> u64 {
+        match self {
+            Decoder::Plain | Decoder::Gzip(_) => 0,
+            Decoder::Zstd(zstd) => zstd.window(),
         }
     }
 
     /// To be called after the last byte: an unfinished stream is an error.
     pub(super) fn finish(&self) -> Result<(), String> {
-        match self {
-            Decoder::Plain => Ok(()),
-            Decoder::Gzip(gzip) => match gzip.state {
-                State::Between | State::Padding => Ok(()),
-                _ => Err("the gzip stream ends in the middle".to_owned()),
-            },
-        }
+        let name = match self {
+            Decoder::Plain => return Ok(()),
+            Decoder::Gzip(gzip) if matches!(gzip.state, State::Between | State::Padding) => {
+                return Ok(());
+            }
+            Decoder::Gzip(_) => "gzip",
+            Decoder::Zstd(zstd) if zstd.is_between_frames() => return Ok(()),
+            Decoder::Zstd(_) => "zstd",
+        };
+        Err(format!("the {name} stream ends in the middle"))
     }
+}
+
+fn unsupported(format: &str) -> DecodeError {
+    DecodeError::Refused(format!("its bytes are {format}, which is not supported"))
 }
 
 /// Where in the gzip stream the next byte is.

@@ -3,6 +3,7 @@
 //! lexically, and `..` stops at the root.
 
 use super::UnpackError;
+use super::memory::Memory;
 use super::tar::{Member, MemberKind, Receiver};
 use crate::config::Limits;
 use crate::pack::{EntryHeader, Kind, PackError, Writer, clean_into, shown};
@@ -22,7 +23,7 @@ pub(super) enum Rejected {
 pub(super) struct Policy<'a, W> {
     writer: Writer<W>,
     limits: &'a Limits,
-    index_bytes: u64,
+    memory: &'a Memory,
     entries: u64,
     path: Vec<u8>,
     /// Content of the current member is thrown away.
@@ -30,11 +31,11 @@ pub(super) struct Policy<'a, W> {
 }
 
 impl<'a, W: Write> Policy<'a, W> {
-    pub(super) fn new(out: W, limits: &'a Limits, index_bytes: u64) -> Policy<'a, W> {
+    pub(super) fn new(out: W, limits: &'a Limits, memory: &'a Memory) -> Policy<'a, W> {
         Policy {
             writer: Writer::new(out),
             limits,
-            index_bytes,
+            memory,
             entries: 0,
             path: Vec::new(),
             skip: false,
@@ -137,8 +138,9 @@ impl<W: Write> Receiver for Policy<'_, W> {
         };
         let size = if kind == Kind::File { member.size } else { 0 };
         self.writer.entry(&header, size).map_err(rejected)?;
-        if self.writer.index_bytes() > self.index_bytes {
-            return Err(Rejected::Fatal(UnpackError::Memory(self.index_bytes)));
+        if !self.memory.fits(self.writer.index_bytes()) {
+            let most = self.memory.limit();
+            return Err(Rejected::Fatal(UnpackError::Memory(most)));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The last stage: tar parsing, entry policy and pack, and what became of them.
 
 use super::UnpackError;
+use super::memory::Memory;
 use super::policy::{Policy, Rejected, rejected};
 use super::tar::{Parser, TarError};
 use crate::config::Limits;
@@ -16,10 +17,10 @@ pub(super) struct Sink<'a, W> {
 }
 
 impl<'a, W: Write> Sink<'a, W> {
-    pub(super) fn new(out: W, limits: &'a Limits, index_bytes: u64) -> Sink<'a, W> {
+    pub(super) fn new(out: W, limits: &'a Limits, memory: &'a Memory) -> Sink<'a, W> {
         Sink {
             parser: Parser::new(limits.header_bytes),
-            policy: Policy::new(out, limits, index_bytes),
+            policy: Policy::new(out, limits, memory),
             refused: None,
         }
     }

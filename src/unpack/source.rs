@@ -1,7 +1,8 @@
 //! The first stage: reads the compressed stream to its end, decompresses it into recycled
 //! buffers, keeps the byte caps, and hands both kinds of bytes on.
 
-use super::inflate::{Decoder, MAGIC_BYTES};
+use super::inflate::{DecodeError, Decoder, MAGIC_BYTES};
+use super::memory::Memory;
 use super::{Expected, UnpackError};
 use crate::config::Limits;
 use std::io::{ErrorKind, Read};
@@ -65,12 +66,14 @@ pub(super) fn run<R: Read, N: Next>(
     blob: R,
     expected: &Expected,
     limits: &Limits,
+    memory: &Memory,
     next: &mut N,
 ) -> Ended {
     let mut stage = Stage {
         blob,
         expected,
         limits,
+        memory,
         size: 0,
         plain_bytes: 0,
         refused: None,
@@ -100,6 +103,7 @@ struct Stage<'a, R> {
     blob: R,
     expected: &'a Expected,
     limits: &'a Limits,
+    memory: &'a Memory,
     size: u64,
     plain_bytes: u64,
     refused: Option<String>,
@@ -115,9 +119,10 @@ impl<R: Read> Stage<'_, R> {
             let at_end = input.filled < input.bytes.len();
             if self.refused.is_none() && decoder.is_none() {
                 let start = &input.data()[..input.filled.min(MAGIC_BYTES)];
-                match Decoder::detect(start, &self.expected.media_type) {
+                let media_type = &self.expected.media_type;
+                match Decoder::detect(start, media_type, self.memory.most_for_decoder()) {
                     Ok(found) => decoder = Some(found),
-                    Err(why) => self.refused = Some(why),
+                    Err(error) => self.refuse(error)?,
                 }
             }
             if let Some(decoder) = decoder.as_mut()
@@ -179,11 +184,12 @@ impl<R: Read> Stage<'_, R> {
                     output.filled += produced;
                     self.plain_bytes += produced as u64;
                 }
-                Err(why) => {
-                    self.refused = Some(why);
+                Err(error) => {
+                    self.refuse(error)?;
                     return Ok(output);
                 }
             }
+            self.memory.decoder_holds(decoder.memory());
             self.check_caps()?;
             if output.filled == output.bytes.len() {
                 output = next.plain(output)?;
@@ -193,6 +199,20 @@ impl<R: Read> Stage<'_, R> {
                 }
             } else if input.is_empty() {
                 return Ok(output);
+            }
+        }
+    }
+
+    /// The compression is no good: the rest is only hashed. Or it needs more memory: stop.
+    fn refuse(&mut self, error: DecodeError) -> Result<(), Stop> {
+        match error {
+            DecodeError::Refused(why) => {
+                self.refused = Some(why);
+                Ok(())
+            }
+            DecodeError::Memory(_) => {
+                let most = self.memory.limit();
+                Err(Stop::Failed(UnpackError::Memory(most)))
             }
         }
     }

@@ -7,6 +7,7 @@
 //! Every queue is short and every buffer comes back: at most [`PLAIN_CHUNKS`] MiB and
 //! [`COMPRESSED_CHUNKS`] quarters of one are in use, however fast a stage is.
 
+use super::memory::Memory;
 use super::sink::Sink;
 use super::source::{COMPRESSED, Chunk, Ended, Gone, Next, PLAIN, run};
 use super::{Expected, UnpackError};
@@ -92,6 +93,7 @@ pub(super) fn one_thread<R: Read, W: Write>(
     blob: R,
     expected: &Expected,
     limits: &Limits,
+    memory: &Memory,
     sink: &mut Sink<'_, W>,
 ) -> Result<Outcome, UnpackError> {
     let mut next = Inline {
@@ -99,7 +101,7 @@ pub(super) fn one_thread<R: Read, W: Write>(
         sink,
         failed: None,
     };
-    let ended = run(blob, expected, limits, &mut next);
+    let ended = run(blob, expected, limits, memory, &mut next);
     match next.failed {
         Some(error) => Err(error),
         None => Ok(next.hashes.outcome(ended)),
@@ -166,6 +168,7 @@ pub(super) fn three_threads<R: Read + Send, W: Write>(
     blob: R,
     expected: &Expected,
     limits: &Limits,
+    memory: &Memory,
     sink: &mut Sink<'_, W>,
 ) -> Result<Outcome, UnpackError> {
     let (to_hash, hash_queue) = sync_channel(PLAIN_CHUNKS + COMPRESSED_CHUNKS);
@@ -190,7 +193,7 @@ pub(super) fn three_threads<R: Read + Send, W: Write>(
     };
     let sink_plain_back = plain_back.clone();
     std::thread::scope(|scope| {
-        let source = scope.spawn(move || run(blob, expected, limits, &mut queues));
+        let source = scope.spawn(move || run(blob, expected, limits, memory, &mut queues));
         let hasher = scope.spawn(move || {
             let mut hashes = Hashes::new(expected);
             for message in hash_queue {

@@ -43,6 +43,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ::zstd::encode_all(bytes, 3).unwrap()
+}
+
+/// A zstd frame that states its window as 2 to the power of `log`, whatever it needs.
+fn zstd_with_window(bytes: &[u8], log: u32) -> Vec<u8> {
+    let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(log).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 /// Gives a few bytes a read, as a network does.
 struct Drip<'a>(&'a [u8], usize);
 
@@ -120,6 +132,25 @@ fn layers_are_unpacked_whatever_their_wrapping() {
         ),
         ("every_header_field", named.finish().unwrap(), &tar),
         ("bytes_after_the_archives_end", gzip(&trailing), &trailing),
+        ("zstd_that_says_gzip", zstd(&tar), &tar),
+        (
+            "zstd_frames_and_skippable_ones",
+            [
+                b"\x50\x2a\x4d\x18\0\0\0\0".to_vec(),
+                zstd(first),
+                b"\x5f\x2a\x4d\x18\x05\0\0\0table".to_vec(),
+                zstd(b""),
+                zstd(second),
+                b"\x50\x2a\x4d\x18\x04\0\0\0last".to_vec(),
+            ]
+            .concat(),
+            &tar,
+        ),
+        (
+            "a_zstd_frame_of_one_segment",
+            ::zstd::bulk::compress(&tar, 1).unwrap(),
+            &tar,
+        ),
     ];
     for (name, blob, plain) in table {
         let pack =
@@ -240,20 +271,42 @@ fn what_is_wrong_is_refused_and_the_text_says_why() {
         Fault::Mismatch,
         "other bytes",
     ));
-    let zstd = b"\x28\xb5\x2f\xfd....".to_vec();
-    table.push((
-        "zstd",
-        zstd.clone(),
-        honest(&zstd),
-        Fault::Refused,
-        "zstd is not supported",
-    ));
-    let media = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted";
-    let encrypted = Expected {
-        media_type: media.into(),
-        ..honest(&good)
-    };
-    table.push(("encrypted", good.clone(), encrypted, Fault::Refused, media));
+    let frame = zstd(&tar);
+    let mut flipped = frame.clone();
+    flipped[9..20].fill(0xff);
+    let wide = zstd_with_window(&vec![0; 2 << 20], 28);
+    let rows: [(&str, Vec<u8>, &str); 6] = [
+        ("zstd_damaged", flipped, "zstd stream is damaged"),
+        (
+            "zstd_cut_short",
+            frame[..frame.len() - 3].to_vec(),
+            "zstd stream ends in the middle",
+        ),
+        (
+            "zstd_with_zeros_behind",
+            [frame.clone(), vec![0; 9]].concat(),
+            "no zstd frame follow",
+        ),
+        (
+            "zstd_skips_over_its_end",
+            [frame.as_slice(), b"\x50\x2a\x4d\x18\x09\0\0\0short"].concat(),
+            "ends in the middle",
+        ),
+        (
+            "zstd_window",
+            wide,
+            "a window of 268435456 bytes, more than 134217728",
+        ),
+        (
+            "xz",
+            b"\xfd7zXZ\0....".to_vec(),
+            "xz, which is not supported",
+        ),
+    ];
+    for (name, blob, text) in rows {
+        let said = honest(&blob);
+        table.push((name, blob, said, Fault::Refused, text));
+    }
     let whiteout = gzip(&tar_of(&[(".wh.", b"")]));
     let said = Expected {
         diff_id: None,
@@ -316,6 +369,28 @@ fn caps_are_named_with_their_value_and_key() {
         text.contains("1048576") && text.contains("limits.layerBytes"),
         "{text}"
     );
+}
+
+#[test]
+fn a_wide_zstd_window_is_admitted_as_memory() {
+    let tar = tar_of(&[("a", &vec![1; 2 << 20])]);
+    let unpack_with = |log, index_bytes| {
+        let blob = zstd_with_window(&tar, log);
+        let resources = Resources {
+            threads: Threads::Three,
+            index_bytes,
+        };
+        let out = tempfile::tempfile().unwrap();
+        let said = expected(&blob, &tar);
+        unpack(blob.as_slice(), &said, &limits(), &resources, out).map(|_| ())
+    };
+    // 8 MiB are free, more is not.
+    assert!(unpack_with(23, 1 << 20).is_ok());
+    for log in [24, 27] {
+        let error = unpack_with(log, 1 << 20).unwrap_err();
+        assert_eq!(fault(&error), Fault::Memory, "{log}");
+        assert!(unpack_with(log, 121 << 20).is_ok());
+    }
 }
 
 /// Fails after some bytes.

@@ -87,11 +87,16 @@ fn unpacked(bytes: &[u8]) -> Result<Vec<u8>, String> {
         MultiGzDecoder::new(bytes)
             .take(MOST + 1)
             .read_to_end(&mut tar)
+    } else if bytes.starts_with(b"\x28\xb5\x2f\xfd") {
+        zstd::Decoder::new(bytes)
+            .expect("a zstd decoder")
+            .take(MOST + 1)
+            .read_to_end(&mut tar)
     } else if bytes.get(257..262) == Some(b"ustar") {
         tar.extend_from_slice(bytes);
         Ok(0)
     } else {
-        return Err("neither gzip nor tar".into());
+        return Err("neither gzip nor zstd nor tar".into());
     };
     match read {
         Err(error) => Err(error.to_string()),

@@ -34,6 +34,8 @@ pub enum Encoding {
     TrailingGarbage(Vec<u8>),
     /// The tar as it is.
     Plain,
+    /// This many zstd frames with skippable frames between and behind them.
+    Zstd(usize),
     /// These bytes, whatever the tar is.
     Raw(Vec<u8>),
 }
@@ -198,6 +200,11 @@ impl Layer {
                 bytes
             }
             Encoding::Plain => tar,
+            Encoding::Zstd(count) => tar
+                .chunks(tar.len().div_ceil(*count).max(1))
+                .flat_map(|piece| [zstd(piece), b"\x5a\x2a\x4d\x18\x03\0\0\0toc".to_vec()])
+                .flatten()
+                .collect(),
             Encoding::Raw(bytes) => bytes.clone(),
         }
     }
@@ -257,6 +264,11 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
     encoder.write_all(bytes).expect("writing to memory");
     encoder.finish().expect("writing to memory")
+}
+
+/// One zstd frame.
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).expect("writing to memory")
 }
 
 /// A gzip of `length` zero bytes in one tar entry's place: a bomb. Made in pieces, so that the
@@ -441,6 +453,8 @@ fn pairs(pairs: &[(String, String)]) -> Value {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     entries: Vec<(Value, Built)>,
+    /// What indexes in the index lead to.
+    nested: Vec<Built>,
     docker: bool,
 }
 
@@ -463,6 +477,21 @@ impl Index {
         }
         self.entries
             .push((json!({"platform": value}), image.build()));
+        self
+    }
+    /// An index in the index, without a platform.
+    pub fn index(mut self, index: &Index) -> Index {
+        let (manifest, media_type, images) = index.build();
+        let nested = Built {
+            digest: sha256(&manifest),
+            media_type,
+            config: String::new(),
+            layers: Vec::new(),
+            manifest,
+            blobs: Vec::new(),
+        };
+        self.entries.push((json!({}), nested));
+        self.nested.extend(images);
         self
     }
     /// BuildKit's attestation for the last image.
@@ -499,6 +528,7 @@ impl Index {
             .collect();
         let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
         let images = self.entries.iter().map(|(_, built)| built.clone());
+        let images = images.chain(self.nested.iter().cloned());
         (
             index.to_string().into_bytes(),
             media_type.to_owned(),

@@ -1,0 +1,232 @@
+//! From a digest to the image that it names: indexes, manifest, configuration.
+
+use super::{Image, ImageError, Preparer, ROUNDS, crowded, is_own_affair};
+use crate::digest::Digest;
+use crate::oci::{self, Choice, Descriptor, Document, ImageConfig, Manifest, Platform};
+use crate::reference::{Repository, Version};
+use crate::unpack::Expected;
+use std::sync::Arc;
+
+/// Indexes within indexes.
+const INDEX_DEPTH: usize = 4;
+/// Documents read for one image.
+const MOST_INDEXES: usize = 32;
+
+/// What kind of document is asked for: they come from different places of a registry.
+#[derive(Clone)]
+enum Wanted {
+    Manifest(Digest),
+    Config(Descriptor),
+}
+
+impl Wanted {
+    fn digest(&self) -> Digest {
+        match self {
+            Wanted::Manifest(digest) => *digest,
+            Wanted::Config(descriptor) => descriptor.digest,
+        }
+    }
+}
+
+impl Preparer {
+    pub(super) async fn image(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<Image, ImageError> {
+        // Depth first, in the order of the entries.
+        let mut left = vec![(digest, 0)];
+        let mut platforms: Vec<String> = Vec::new();
+        for _ in 0..MOST_INDEXES {
+            let Some((digest, depth)) = left.pop() else {
+                platforms.sort();
+                platforms.dedup();
+                let text = format!(
+                    "manifest {digest} of `{repository}`: no image for {}, there are: {}",
+                    self.platform,
+                    platforms.join(", ")
+                );
+                return Err(ImageError::NotFound(text.into()));
+            };
+            if depth > INDEX_DEPTH {
+                break;
+            }
+            let bytes = self.document(repository, Wanted::Manifest(digest)).await?;
+            let entries = match oci::parse_document(None, &bytes).map_err(|error| {
+                ImageError::Wrong(format!("manifest {digest} of `{repository}`: {error}").into())
+            })? {
+                Document::Manifest(manifest) => {
+                    return self.described(repository, digest, &manifest).await;
+                }
+                Document::Index(entries) => entries,
+            };
+            match oci::choose(&entries, &self.platform) {
+                Choice::Entry(entry) => left = vec![(entry.descriptor.digest, depth + 1)],
+                // Another index may hold the platform.
+                Choice::Only(entry) if !left.is_empty() => {
+                    platforms.extend(entry.platform.as_ref().map(Platform::to_string));
+                }
+                Choice::Only(entry) => left.push((entry.descriptor.digest, depth + 1)),
+                Choice::Within(within) => {
+                    let within = within.iter().rev();
+                    left.extend(within.map(|entry| (entry.descriptor.digest, depth + 1)));
+                }
+                Choice::None(there_are) => platforms.extend(there_are),
+            }
+        }
+        let text = format!(
+            "manifest {digest} of `{repository}`: more than {MOST_INDEXES} indexes, or more than {INDEX_DEPTH} within each other"
+        );
+        Err(ImageError::Wrong(text.into()))
+    }
+
+    async fn described(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: Digest,
+        manifest: &Manifest,
+    ) -> Result<Image, ImageError> {
+        let wrong = |text: String| {
+            ImageError::Wrong(format!("image {digest} of `{repository}`: {text}").into())
+        };
+        let Some(layer) = manifest.layers.first() else {
+            return Err(ImageError::NotFound(
+                format!("image {digest} of `{repository}` has no layers").into(),
+            ));
+        };
+        oci::check_layer(layer).map_err(|why| {
+            let Descriptor {
+                digest, media_type, ..
+            } = layer;
+            wrong(format!("layer {digest} is refused ({media_type}): {why}"))
+        })?;
+        let mut config = ImageConfig::default();
+        let mut diff_id = None;
+        if oci::is_image_config(&manifest.config.media_type) {
+            let bytes = self
+                .document(repository, Wanted::Config(manifest.config.clone()))
+                .await?;
+            config = oci::parse_config(&bytes).map_err(|error| wrong(error.to_string()))?;
+            let (diff_ids, layers) = (config.diff_ids.len(), manifest.layers.len());
+            if diff_ids != layers {
+                return Err(wrong(format!(
+                    "its configuration has {diff_ids} diff IDs for {layers} layers"
+                )));
+            }
+            diff_id = config.diff_ids.first().copied();
+        }
+        let layer = Expected {
+            digest: layer.digest,
+            size: layer.size,
+            media_type: layer.media_type.clone(),
+            diff_id,
+        };
+        Ok(Image {
+            digest,
+            config,
+            layer,
+            layers: manifest.layers.len(),
+        })
+    }
+
+    async fn document(
+        self: &Arc<Self>,
+        repository: &Repository,
+        wanted: Wanted,
+    ) -> Result<Arc<Vec<u8>>, ImageError> {
+        for _ in 0..ROUNDS {
+            if let Some(bytes) = self.held_document(repository, &wanted).await? {
+                return Ok(bytes);
+            }
+            let key = (repository.host().to_owned(), wanted.digest());
+            let (preparer, leader, wanted) = (self.clone(), repository.clone(), wanted.clone());
+            let fetch = || async move {
+                // Another flight may have ended since we looked.
+                let delivered = match preparer.held_document(&leader, &wanted).await {
+                    Ok(Some(bytes)) => Ok(bytes),
+                    Ok(None) => preparer.fetch_document(&leader, &wanted).await,
+                    Err(error) => Err(error),
+                };
+                Ok((leader, delivered))
+            };
+            let (leader, delivered) = self.documents.join(key, fetch).await?;
+            if leader == *repository {
+                return delivered;
+            }
+            if let Err(error) = delivered
+                && !is_own_affair(&error)
+            {
+                return Err(error.retold(&leader, repository));
+            }
+        }
+        Err(crowded(repository, &wanted.digest()))
+    }
+
+    /// The document, if it is here and the repository may have it.
+    async fn held_document(
+        &self,
+        repository: &Repository,
+        wanted: &Wanted,
+    ) -> Result<Option<Arc<Vec<u8>>>, ImageError> {
+        let digest = wanted.digest();
+        let Some(bytes) = self.ledger.document(digest).await else {
+            return Ok(None);
+        };
+        if !self.ledger.repository_has(repository, digest).await {
+            if !self.ledger.host_delivered(repository.host(), digest).await {
+                return Ok(None);
+            }
+            self.show(repository, wanted).await?;
+            self.ledger.claim(repository, digest).await;
+        }
+        Ok(Some(Arc::new(bytes)))
+    }
+
+    async fn fetch_document(
+        &self,
+        repository: &Repository,
+        wanted: &Wanted,
+    ) -> Result<Arc<Vec<u8>>, ImageError> {
+        let document = match wanted {
+            Wanted::Manifest(digest) => {
+                self.registries
+                    .manifest(repository, &Version::Digest(*digest))
+                    .await?
+            }
+            Wanted::Config(descriptor) => {
+                self.registries.small_blob(repository, descriptor).await?
+            }
+        };
+        let bytes = document.bytes.to_vec();
+        self.ledger
+            .put_document(document.digest, bytes.clone())
+            .await;
+        self.ledger
+            .claim_delivered(repository, document.digest)
+            .await;
+        Ok(Arc::new(bytes))
+    }
+
+    /// Asks the registry whether the repository, with its own credentials, has these bytes.
+    async fn show(&self, repository: &Repository, wanted: &Wanted) -> Result<(), ImageError> {
+        match wanted {
+            Wanted::Manifest(digest) => {
+                let found = self
+                    .registries
+                    .resolve(repository, &digest.to_string())
+                    .await?;
+                if found != *digest {
+                    let text = format!(
+                        "`{repository}`: asked for manifest {digest}, the registry says {found}"
+                    );
+                    return Err(ImageError::Wrong(text.into()));
+                }
+                Ok(())
+            }
+            Wanted::Config(descriptor) => Ok(self
+                .registries
+                .probe_blob(repository, &descriptor.digest)
+                .await?),
+        }
+    }
+}

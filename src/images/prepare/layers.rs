@@ -1,0 +1,154 @@
+//! From what a manifest promises of a layer to its leased pack.
+
+use super::{ImageError, Preparer, ROUNDS, crowded, is_own_affair};
+use crate::blobspace::Lease;
+use crate::images::fetch::{Failed, base_key};
+use crate::pack::Pack;
+use crate::reference::{Reference, Repository};
+use crate::unpack::Expected;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Preparer {
+    pub(super) async fn layer(
+        self: &Arc<Self>,
+        reference: &Reference,
+        layer: &Expected,
+    ) -> Result<Lease<Pack>, ImageError> {
+        let repository = &reference.repository;
+        for _ in 0..ROUNDS {
+            if let Some(pack) = self.held_layer(repository, layer).await? {
+                return Ok(pack);
+            }
+            let fault = (repository.host().to_owned(), layer.clone());
+            if let Some(error) = self.faults.get(&fault) {
+                return Err(error);
+            }
+            let key = (repository.host().to_owned(), layer.digest);
+            let (preparer, leader, wanted) = (self.clone(), repository.clone(), layer.clone());
+            let asked = reference.clone();
+            let fetch = || async move {
+                // Another flight may have ended since we looked.
+                let delivered = match preparer.held_layer(&leader, &wanted).await {
+                    Ok(Some(pack)) => Ok(pack),
+                    Ok(None) => preparer.fetch_layer(&asked, &wanted).await,
+                    Err(error) => Err(error),
+                };
+                Ok(((leader, wanted), delivered))
+            };
+            let ((leader, promise), delivered) = self.layers.join(key, fetch).await?;
+            if leader == *repository && promise == *layer {
+                return delivered;
+            }
+            if let Err(error) = delivered
+                && !is_own_affair(&error)
+            {
+                return Err(error.retold(&leader, repository));
+            }
+            // Another's flight: its bytes are here now, or its failure is its own. Show that we may.
+        }
+        Err(crowded(repository, &layer.digest))
+    }
+
+    /// The layer's pack, if it is here, the repository may have it, and it is what was promised.
+    async fn held_layer(
+        &self,
+        repository: &Repository,
+        layer: &Expected,
+    ) -> Result<Option<Lease<Pack>>, ImageError> {
+        let Some(pack) = self.sealed(&base_key(&layer.digest)).await else {
+            return Ok(None);
+        };
+        let (host, digest) = (repository.host(), layer.digest);
+        if !self.ledger.repository_has(repository, digest).await {
+            if !self.ledger.host_delivered(host, digest).await {
+                return Ok(None);
+            }
+            self.registries.probe_blob(repository, &digest).await?;
+            self.ledger.claim(repository, digest).await;
+        }
+        promised(repository, layer, pack).map(Some)
+    }
+
+    /// One cold fetch, with its one line in the log.
+    async fn fetch_layer(
+        &self,
+        reference: &Reference,
+        layer: &Expected,
+    ) -> Result<Lease<Pack>, ImageError> {
+        let repository = &reference.repository;
+        let started = Instant::now();
+        let (outcome, lasting) = match self.sealed(&base_key(&layer.digest)).await {
+            // From another host: this one has yet to deliver the same bytes.
+            Some(pack) => {
+                let verified = self.fetcher.verify(repository, layer).await;
+                (
+                    verified.and_then(|()| promised(repository, layer, pack)),
+                    false,
+                )
+            }
+            None => match self.fetcher.fetch(repository, layer).await {
+                Ok(pack) => (promised(repository, layer, pack), false),
+                Err(Failed { error, lasting }) => (Err(error), lasting),
+            },
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        let (digest, bytes) = (layer.digest, layer.size);
+        self.metrics.cold_fetch(outcome_label(&outcome), seconds);
+        match &outcome {
+            Ok(_) => {
+                self.ledger.claim_delivered(repository, layer.digest).await;
+                tracing::info!(%reference, %digest, bytes, seconds, outcome = "ok", "fetched layer");
+            }
+            Err(error) => {
+                tracing::warn!(%reference, %digest, bytes, seconds, outcome = %error, "layer not fetched");
+                if lasting {
+                    let host = repository.host().to_owned();
+                    self.faults.put((host, layer.clone()), error.clone());
+                }
+            }
+        }
+        outcome
+    }
+}
+
+/// The pack was verified against what another manifest promised: check this one's promises too.
+fn promised(
+    repository: &Repository,
+    layer: &Expected,
+    pack: Lease<Pack>,
+) -> Result<Lease<Pack>, ImageError> {
+    let origin = pack.origin();
+    let wrong = |text: String| {
+        Err(ImageError::Wrong(
+            format!("layer {} of `{repository}`: {text}", layer.digest).into(),
+        ))
+    };
+    if origin.size != layer.size {
+        return wrong(format!(
+            "is {} bytes, its manifest says {}",
+            origin.size, layer.size
+        ));
+    }
+    match layer.diff_id {
+        Some(diff_id) if diff_id != origin.diff_id => wrong(format!(
+            "has diff ID {}, the image's configuration says {diff_id}",
+            origin.diff_id
+        )),
+        _ => Ok(pack),
+    }
+}
+
+fn outcome_label<T>(outcome: &Result<T, ImageError>) -> &'static str {
+    match outcome {
+        Ok(_) => "ok",
+        Err(ImageError::Forbidden(_) | ImageError::Denied(_)) => "denied",
+        Err(ImageError::NotFound(_)) => "not_found",
+        Err(ImageError::Wrong(_)) => "wrong",
+        Err(ImageError::Failing { .. }) => "failing",
+        Err(ImageError::Silent(_)) => "silent",
+        Err(ImageError::Busy(_)) => "busy",
+        Err(ImageError::TooLarge(_)) => "too_large",
+        Err(ImageError::Internal(_)) => "internal",
+    }
+}
