@@ -80,6 +80,9 @@ fn archives_are_listed_as_readers_agree_or_refused() {
     assert!(table.len() > 100);
     let (mut served, mut wrong) = (BTreeSet::new(), Vec::new());
     for (name, case) in table {
+        // The readers of the table know no zstd: the answer is that of the archive in it.
+        let inner = name.strip_suffix(".zst").and_then(|tar| table.get(tar));
+        let case = inner.unwrap_or(case);
         let bytes = std::fs::read(dir.join(name)).unwrap();
         let class = case["cls"].as_str().unwrap();
         for threads in [Threads::One, Threads::Three] {
