@@ -1,5 +1,6 @@
 //! The configuration file: one schema, YAML or JSON, checked once at start.
 
+mod answers;
 mod decode;
 mod named;
 mod schema;
@@ -71,6 +72,33 @@ pub struct Config {
     pub head_any_path: bool,
     /// Directory listings, where the repository does not say otherwise.
     pub listing: bool,
+    /// Of answers that may change, where the repository does not say otherwise.
+    pub cache: CacheConfig,
+}
+
+/// `cache`: of answers that may change (tags). What only a digest decides is cached for a year whatever
+/// stands here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// `Cache-Control`. All zero: validated at each use.
+    pub browser: Lifetime,
+    /// `CDN-Cache-Control` (RFC 9213); None: the CDN does what the browser does.
+    pub cdn: Option<Lifetime>,
+    /// Name repository, reference and digest in `Surrogate-Key`.
+    pub surrogate_key: bool,
+    /// The same in `Cache-Tag`.
+    pub cache_tag: bool,
+}
+
+/// Seconds that an answer may be reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Without asking.
+    pub max_age: u64,
+    /// After that, while it is being asked for again (RFC 5861 §3).
+    pub stale_while_revalidate: u64,
+    /// After that, while asking fails (RFC 5861 §4).
+    pub stale_if_error: u64,
 }
 
 /// `readiness`.
@@ -138,6 +166,8 @@ pub struct RepoConfig {
     pub immutable_tags: Vec<String>,
     /// Overrides `listing`.
     pub listing: Option<bool>,
+    /// Overrides `cache`: what is not set here is as there.
+    pub cache: Option<CacheConfig>,
 }
 
 /// `repos.<name>.replacements[]`: literal search and replace in one file.

@@ -24,7 +24,7 @@ pub use integrity::Integrity;
 pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
 use crate::blobspace::{Blobspace, Content, WeakLease};
-use crate::config::{Config, InlineStatic};
+use crate::config::{CacheConfig, Config, InlineStatic};
 use crate::digest::Digest;
 use crate::metrics::Metrics;
 use crate::pack::Pack;
@@ -150,6 +150,8 @@ pub struct ViewInfo {
     pub listing: bool,
     /// Applied on request to `/` and `…/index.html`.
     pub inline_static: Vec<InlineStatic>,
+    /// How long what is not immutable may be reused.
+    pub cache: CacheConfig,
     /// How long this is what the reference means.
     pub(crate) lasts: Lasts,
 }
@@ -521,6 +523,7 @@ impl Inner {
             configured: policy.configured,
             listing: policy.listing,
             inline_static: policy.repo.inline_static.clone(),
+            cache: policy.cache,
             lasts,
         });
         let remembered = Remembered {

@@ -1,9 +1,10 @@
 //! `registries.<host>` and `repos.<name>`: what has a name of the user's choice.
 
+use super::answers::cache;
 use super::decode::{Field, Reader, Section};
 use super::schema::path;
 use super::tree::Node;
-use super::{InlineStatic, RegistryConfig, Replacement, RepoConfig};
+use super::{CacheConfig, InlineStatic, RegistryConfig, Replacement, RepoConfig};
 use crate::reference::grammar::{is_domain, is_tag};
 use crate::reference::{Repository, canonical_host};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,7 @@ pub(super) const REPO: &[&str] = &[
     "inlineStatic",
     "immutableTags",
     "listing",
+    "cache",
 ];
 pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
 pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
@@ -79,6 +81,7 @@ fn host(text: &str) -> Result<String, String> {
 pub(super) fn repos(
     reader: &mut Reader<'_>,
     field: Option<Field<'_>>,
+    cache: &CacheConfig,
 ) -> BTreeMap<Repository, RepoConfig> {
     let (mut repos, mut lines) = (BTreeMap::new(), HashMap::new());
     for (path, entry) in reader.map(field) {
@@ -90,13 +93,13 @@ pub(super) fn repos(
         if let Some(first) = lines.insert(repository.clone(), entry.line) {
             reader.repeated(entry.line, &path, first);
         }
-        let config = repo(reader, &entry.value, &path);
+        let config = repo(reader, &entry.value, &path, cache);
         repos.insert(repository, config);
     }
     repos
 }
 
-fn repo(reader: &mut Reader<'_>, node: &Node, at: &str) -> RepoConfig {
+fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig) -> RepoConfig {
     let section = reader.section(node, at, REPO, |_| None);
     let mut replacements = Vec::new();
     for (path, node) in reader.list(section.get("replacements")) {
@@ -141,6 +144,10 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str) -> RepoConfig {
         inline_static,
         immutable_tags: reader.texts(section.get("immutableTags"), glob),
         listing: reader.flag(section.get("listing")),
+        cache: section
+            .node("cache")
+            .map(|node| cache(reader, node, &section.path_of("cache"), otherwise))
+            .filter(|cache| cache != otherwise),
     }
 }
 

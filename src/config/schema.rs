@@ -1,9 +1,10 @@
 //! The schema: which keys there are, what they may hold, and what holds where they are absent.
 
+use super::answers::{CACHE, cache};
 use super::decode::{Field, Reader, Section};
 use super::named::{INLINE_STATIC, REGISTRY, REPLACEMENT, REPO, registries, repos};
 use super::tree::Node;
-use super::{BlobSpaceConfig, Config, Limits, Mode, Readiness, units};
+use super::{BlobSpaceConfig, CacheConfig, Config, Limits, Mode, Readiness, units};
 use crate::oci::Platform;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ const BLOBSERVE: &[&str] = &[
     "anyRepoCredentials",
     "headAnyPath",
     "listing",
+    "cache",
     "dockerAuth",
     "prometheusAddr",
     "readinessProbeAddr",
@@ -67,11 +69,13 @@ pub(super) fn known_keys() -> Vec<String> {
         .filter(|key| !BESIDE.contains(key))
         .copied()
         .collect();
-    let sections: [(&str, &[&'static str]); 8] = [
+    let sections: [(&str, &[&'static str]); 10] = [
         ("", TOP),
         ("blobserve.", &own),
         ("blobserve.blobSpace.", BLOB_SPACE),
         ("blobserve.limits.", LIMITS),
+        ("blobserve.cache.", CACHE),
+        ("blobserve.repos.*.cache.", CACHE),
         ("blobserve.registries.*.", REGISTRY),
         ("blobserve.repos.*.", REPO),
         ("blobserve.repos.*.replacements[].", REPLACEMENT),
@@ -136,11 +140,18 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
     let timeout = reader
         .duration(section.get("timeout"))
         .filter(|timeout| !timeout.is_zero());
+    let default = CacheConfig::default();
+    let cache = cache(
+        reader,
+        section.node("cache").unwrap_or(&absent),
+        "cache",
+        &default,
+    );
     let config = Config {
         mode: reader.mode,
         listen,
         timeout,
-        repos: repos(reader, section.get("repos")),
+        repos: repos(reader, section.get("repos"), &cache),
         allow_any_repo: reader.flag(section.get("allowAnyRepo")).unwrap_or(false),
         blob_space: blob_space(reader, section.node("blobSpace").unwrap_or(&absent), base),
         docker_auth: path(reader, docker_auth, base),
@@ -174,6 +185,7 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
             .unwrap_or(run),
         head_any_path: reader.flag(section.get("headAnyPath")).unwrap_or(run),
         listing: reader.flag(section.get("listing")).unwrap_or(run),
+        cache,
     };
     if run && config.docker_auth.is_some() && section.get("anyRepoCredentials").is_none() {
         let message = "true by default under `run`: credentials are used for repositories outside of `repos` too; set it to say which you mean";

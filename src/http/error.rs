@@ -109,7 +109,7 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    headers.insert(header::CACHE_CONTROL, CachePolicy::Never.header());
+    CachePolicy::NEVER.put(headers);
     response
 }
 

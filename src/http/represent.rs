@@ -74,7 +74,7 @@ pub(super) async fn of_file(
             content: Content::Bytes(page.into()),
             content_type,
             last_modified: None,
-            cache: CachePolicy::Revalidate,
+            cache: CachePolicy::validated(&view.info),
             vary,
             settled: None,
         });
@@ -85,7 +85,10 @@ pub(super) async fn of_file(
         content: Content::File(node),
         content_type,
         // A page that InlineVars can change is not decided by the digest alone.
-        cache: CachePolicy::of(view.info.immutable && !inlined),
+        cache: match inlined {
+            true => CachePolicy::changing(&view.info),
+            false => CachePolicy::of(&view.info),
+        },
         vary,
         settled: Some(view.info.clone()),
     })
@@ -114,6 +117,7 @@ async fn fill_in(
 /// # Errors
 /// As [`of_file`].
 pub(super) async fn of_listing(
+    info: &Arc<ViewInfo>,
     path: &[u8],
     root: bool,
     directory: DirectoryNode,
@@ -132,7 +136,7 @@ pub(super) async fn of_listing(
         content_type: HTML,
         last_modified: None,
         // Another version of this program lists in another way.
-        cache: CachePolicy::Revalidate,
+        cache: CachePolicy::validated(info),
         vary: None,
         settled: None,
     })
@@ -252,7 +256,7 @@ impl Representation {
         if let Some(modified) = self.last_modified {
             headers.insert(header::LAST_MODIFIED, http_date(modified));
         }
-        headers.insert(header::CACHE_CONTROL, self.cache.header());
+        self.cache.put(&mut headers);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         if let Some(vary) = self.vary {
             headers.insert(header::VARY, HeaderValue::from_name(vary));
@@ -318,7 +322,7 @@ mod tests {
             content_type: HTML,
             etag: etag(xxh3_128(text)),
             last_modified: Some(1_700_000_000),
-            cache: CachePolicy::Immutable,
+            cache: CachePolicy::IMMUTABLE,
             vary: Some(INLINE_VARS),
             settled: None,
         }

@@ -116,11 +116,12 @@ impl Serve {
             Located::Redirect(_) if head && root => return Ok(warmed_up()),
             Located::Nothing if head && (root || self.head_any_path) => return Ok(warmed_up()),
             Located::Redirect(location) => {
-                return redirect(&location, CachePolicy::of(view.info.immutable));
+                return redirect(&location, &CachePolicy::of(&view.info));
             }
             Located::Listing(directory) => {
                 let path = asked.path.as_ref().map(|path| path.bytes.as_slice());
                 Box::pin(represent::of_listing(
+                    &view.info,
                     path.unwrap_or_default(),
                     root,
                     directory,
@@ -184,7 +185,7 @@ fn without_body(response: Response<Body>) -> Response<Body> {
     Response::from_parts(head, Body::default())
 }
 
-fn redirect(location: &str, cache: CachePolicy) -> Result<Response<Body>, Response<Body>> {
+fn redirect(location: &str, cache: &CachePolicy) -> Result<Response<Body>, Response<Body>> {
     let location = HeaderValue::try_from(location).map_err(|_| {
         let text = "the query cannot be kept in a redirect";
         error::error(StatusCode::BAD_REQUEST, text)
@@ -193,7 +194,7 @@ fn redirect(location: &str, cache: CachePolicy) -> Result<Response<Body>, Respon
     let mut response = error::error(StatusCode::MOVED_PERMANENTLY, text);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, location);
-    headers.insert(header::CACHE_CONTROL, cache.header());
+    cache.put(headers);
     Ok(response)
 }
 
@@ -201,7 +202,7 @@ fn redirect(location: &str, cache: CachePolicy) -> Result<Response<Body>, Respon
 fn warmed_up() -> Response<Body> {
     let mut response = Response::new(Body::default());
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, CachePolicy::Never.header());
+    CachePolicy::NEVER.put(headers);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }
@@ -276,15 +277,11 @@ mod tests {
 
     #[test]
     fn a_redirect_cannot_be_made_into_another_header() {
-        let answer = redirect("./a/?b\r\nX-Injected: 1", CachePolicy::Revalidate);
+        let answer = redirect("./a/?b\r\nX-Injected: 1", &CachePolicy::NEVER);
         assert_eq!(answer.unwrap_err().status(), 400);
-        let answer = redirect("./a/?b=1", CachePolicy::Immutable).unwrap();
+        let answer = redirect("./a/?b=1", &CachePolicy::IMMUTABLE).unwrap();
         assert_eq!(answer.headers()["location"], "./a/?b=1");
-        assert!(
-            answer.headers()["cache-control"]
-                .to_str()
-                .unwrap()
-                .contains("immutable")
-        );
+        let cache = answer.headers()["cache-control"].to_str().unwrap();
+        assert!(cache.contains("immutable"), "{cache}");
     }
 }

@@ -1,7 +1,7 @@
 //! What the configuration says of a repository, prepared once: which may be served, from
 //! which directory, with which rules.
 
-use crate::config::{Config, RepoConfig};
+use crate::config::{CacheConfig, Config, RepoConfig};
 use crate::modify::Rules;
 use crate::oci::ImageConfig;
 use crate::reference::{Reference, Repository, Version};
@@ -24,6 +24,7 @@ pub(super) struct Policy {
     pub(super) repo: RepoConfig,
     pub(super) configured: bool,
     pub(super) listing: bool,
+    pub(super) cache: CacheConfig,
     pub(super) rules: Option<Rules>,
     immutable_tags: GlobSet,
 }
@@ -34,6 +35,7 @@ impl Policies {
             Arc::new(Policy {
                 configured,
                 listing: repo.listing.unwrap_or(config.listing),
+                cache: repo.cache.unwrap_or(config.cache),
                 rules: Rules::new(&repo.replacements),
                 immutable_tags: globs(&repo.immutable_tags),
                 repo: repo.clone(),
