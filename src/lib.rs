@@ -4,7 +4,8 @@
 //!
 //! 1. [`digest`], [`mod@reference`], [`oci`]: the vocabulary. Digests, image
 //!    references, manifests. Pure.
-//! 2. [`config`]: the configuration file, checked once, then only read.
+//! 2. [`config`]: the configuration file, checked once, then only read; [`mod@rules`]: what an image itself
+//!    says about how it is served. Pure.
 //! 3. [`http`]: listener, the recipe that answers a request, and the pure
 //!    decisions in it (ranges, conditions, content types, cache policy).
 //! 4. [`images`]: the facade. A reference becomes a view of files; one flight
@@ -32,6 +33,7 @@ pub mod oci;
 pub mod pack;
 pub mod reference;
 pub mod registry;
+pub mod rules;
 pub mod service;
 pub mod shutdown;
 pub mod unpack;
