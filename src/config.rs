@@ -4,11 +4,13 @@ mod answers;
 mod decode;
 mod named;
 mod schema;
+mod site;
 mod tree;
 mod units;
 
 use crate::oci::Platform;
 use crate::reference::Repository;
+use http::header::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -168,6 +170,67 @@ pub struct RepoConfig {
     pub listing: Option<bool>,
     /// Overrides `cache`: what is not set here is as there.
     pub cache: Option<CacheConfig>,
+    /// How its files make a site.
+    pub site: SiteConfig,
+}
+
+/// Keys of `repos.<name>`: how its files make a site, and what its answers carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteConfig {
+    /// `spaFallback`: the file (cleaned, below the workdir) for navigations that lead to nothing.
+    pub spa_fallback: Option<String>,
+    /// `notFoundPage`: the file (cleaned, below the workdir) that a 404 shows.
+    pub not_found_page: Option<String>,
+    /// `redirectsFile`: `_redirects` in the workdir is honoured.
+    pub redirects_file: bool,
+    /// `headersFile`: `_headers` in the workdir is honoured.
+    pub headers_file: bool,
+    /// `responseHeaders`: each name once; none that [`fields::refused`](crate::rules::fields::refused) refuses.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// `sandbox`: what `Content-Security-Policy: sandbox` allows. None: no sandbox.
+    pub sandbox: Option<Vec<String>>,
+    /// `crossOriginResourcePolicy`.
+    pub resource_policy: Option<ResourcePolicy>,
+    /// `cors`.
+    pub cors: CorsConfig,
+}
+
+/// `crossOriginResourcePolicy`: who may embed the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResourcePolicy {
+    /// Pages of the same origin.
+    SameOrigin,
+    /// Pages of the same registrable domain.
+    SameSite,
+    /// All pages.
+    CrossOrigin,
+}
+
+/// `cors`: which origins' scripts may read the answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorsConfig {
+    /// As browsers write them, `*`, or `https://*.example.com`. Empty: none, and no preflight is answered.
+    pub origins: Vec<String>,
+    /// Requests may carry credentials.
+    pub credentials: bool,
+    /// Request headers that are allowed besides those that serving files needs.
+    pub request_headers: Vec<String>,
+    /// Response headers that scripts may read besides those that serving files needs.
+    pub expose_headers: Vec<String>,
+    /// How long a preflight's answer holds.
+    pub max_age: Duration,
+}
+
+impl Default for CorsConfig {
+    fn default() -> CorsConfig {
+        CorsConfig {
+            origins: Vec::new(),
+            credentials: false,
+            request_headers: Vec::new(),
+            expose_headers: Vec::new(),
+            max_age: Duration::from_secs(600),
+        }
+    }
 }
 
 /// `repos.<name>.replacements[]`: literal search and replace in one file.

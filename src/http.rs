@@ -1,8 +1,8 @@
 //! The listener, and the recipe that answers a request.
 //!
 //! `listen` accepts connections, `transport` is TCP or TLS and `socket` keeps their time; `server` counts; `serve` is the recipe.
-//! The decisions in it (`path`, `locate`, `decide` over `conditional` and `range`, `content_type`,
-//! `cache`, `inline`, `listing`) are pure and tested as tables; `represent` makes answers of them,
+//! The decisions in it (`path`, `locate`, `lead`, `decide` over `conditional` and `range`, `content_type`,
+//! `cache`, `inline`, `listing`, `fields`) are pure and tested as tables; `represent` makes answers of them,
 //! `error` maps what can fail to statuses, `body` sends.
 //!
 //! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
@@ -13,8 +13,10 @@ mod conditional;
 mod content_type;
 mod decide;
 mod error;
+mod fields;
 mod http1;
 mod inline;
+mod lead;
 mod listen;
 mod listing;
 mod locate;

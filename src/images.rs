@@ -8,6 +8,7 @@
 //! The steps of [`Images::get`]: policy → tag to digest (freshness, [`tags`](self)) → manifest and
 //! configuration → first layer (`prepare`, `fetch`) → replacements → view.
 
+mod error;
 mod fetch;
 mod flight;
 mod integrity;
@@ -18,18 +19,21 @@ mod pipe;
 mod policy;
 mod pool;
 mod prepare;
+mod site;
 mod view;
 
+pub use error::ImageError;
 pub use integrity::Integrity;
 pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
 use crate::blobspace::{Blobspace, Content, WeakLease};
-use crate::config::{CacheConfig, Config, InlineStatic};
+use crate::config::{CacheConfig, Config, InlineStatic, SiteConfig};
 use crate::digest::Digest;
 use crate::metrics::Metrics;
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository, Version};
-use crate::registry::{Registries, RegistryError, RegistryErrorKind};
+use crate::registry::Registries;
+use crate::rules::Rules;
 use dashmap::{DashMap, Entry};
 use fetch::Fetcher;
 use flight::Flights;
@@ -56,70 +60,6 @@ const MOST_VIEWS: usize = 10_000;
 impl Content for Pack {
     fn open(file: File) -> Result<Pack, String> {
         Pack::open(file).map_err(|error| error.to_string())
-    }
-}
-
-/// Why there is no view. Cloneable: every waiter gets the same one. Texts are one line, safe to
-/// show: no internals, no credential.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ImageError {
-    /// The repository is not configured, and any repository is not allowed.
-    #[error("forbidden repo: {:?}", .0.as_str())]
-    Forbidden(Repository),
-    /// The registry knows no such image, or (read-only) we do not; or the image has no layers.
-    #[error("{0}")]
-    NotFound(Arc<str>),
-    /// The registry denies access to it, or we may not contact that registry.
-    #[error("{0}")]
-    Denied(Arc<str>),
-    /// The registry or the image is wrong.
-    #[error("{0}")]
-    Wrong(Arc<str>),
-    /// The registry fails for now (5xx, 429 after retries).
-    #[error("{message}")]
-    Failing {
-        /// One line.
-        message: Arc<str>,
-        /// Seconds.
-        retry_after: Option<u64>,
-    },
-    /// The registry is silent.
-    #[error("{0}")]
-    Silent(Arc<str>),
-    /// Too many wait already, or we are shutting down.
-    #[error("{0}")]
-    Busy(Arc<str>),
-    /// Larger than the blobspace, or the disk is full.
-    #[error("{0}")]
-    TooLarge(Arc<str>),
-    /// A fault of this machine (disk).
-    #[error("{0}")]
-    Internal(Arc<str>),
-}
-
-impl ImageError {
-    /// The same error told to another repository that waited for the same bytes: it learns nothing of
-    /// the one that fetched them.
-    fn retold(self, from: &Repository, to: &Repository) -> ImageError {
-        let (from, to) = (format!("`{from}`"), format!("`{to}`"));
-        let retell = |text: Arc<str>| Arc::from(text.replace(&from, &to));
-        match self {
-            ImageError::Forbidden(repository) => ImageError::Forbidden(repository),
-            ImageError::NotFound(text) => ImageError::NotFound(retell(text)),
-            ImageError::Denied(text) => ImageError::Denied(retell(text)),
-            ImageError::Wrong(text) => ImageError::Wrong(retell(text)),
-            ImageError::Failing {
-                message,
-                retry_after,
-            } => ImageError::Failing {
-                message: retell(message),
-                retry_after,
-            },
-            ImageError::Silent(text) => ImageError::Silent(retell(text)),
-            ImageError::Busy(text) => ImageError::Busy(retell(text)),
-            ImageError::TooLarge(text) => ImageError::TooLarge(retell(text)),
-            ImageError::Internal(text) => ImageError::Internal(retell(text)),
-        }
     }
 }
 
@@ -152,6 +92,10 @@ pub struct ViewInfo {
     pub inline_static: Vec<InlineStatic>,
     /// How long what is not immutable may be reused.
     pub cache: CacheConfig,
+    /// What the repository's configuration says of its site.
+    pub site: Arc<SiteConfig>,
+    /// What the image says itself, where the configuration lets it.
+    pub rules: Arc<Rules>,
     /// How long this is what the reference means.
     pub(crate) lasts: Lasts,
 }
@@ -279,6 +223,11 @@ impl Images {
             _ = draining.wait_for(|draining| *draining) => Err(ImageError::Busy("shutting down".into())),
             view = self.0.get(reference, ask) => view,
         }
+    }
+
+    /// What the configuration says of a repository's site. None: the repository is forbidden. Never waits.
+    pub fn site(&self, repository: &Repository) -> Option<&SiteConfig> {
+        Some(&self.0.policies.of(repository)?.site)
     }
 
     /// From now on nothing cold is fetched: all who wait get [`ImageError::Busy`].
@@ -524,6 +473,8 @@ impl Inner {
             listing: policy.listing,
             inline_static: policy.repo.inline_static.clone(),
             cache: policy.cache,
+            site: policy.site.clone(),
+            rules: prepared.rules.clone(),
             lasts,
         });
         let remembered = Remembered {
@@ -576,20 +527,4 @@ fn unknown(reference: &Reference) -> ImageError {
     ImageError::NotFound(
         format!("{reference} is not known here, and the request forbids to fetch it").into(),
     )
-}
-
-impl From<RegistryError> for ImageError {
-    fn from(error: RegistryError) -> ImageError {
-        let message = error.message;
-        match error.kind {
-            RegistryErrorKind::NotFound => ImageError::NotFound(message),
-            RegistryErrorKind::Denied => ImageError::Denied(message),
-            RegistryErrorKind::Silent => ImageError::Silent(message),
-            RegistryErrorKind::Wrong => ImageError::Wrong(message),
-            RegistryErrorKind::Failing { retry_after } => ImageError::Failing {
-                message,
-                retry_after,
-            },
-        }
-    }
 }

@@ -187,6 +187,21 @@ impl<'f> Reader<'f> {
         texts.collect()
     }
 
+    /// A text, by its path, that `check` accepts, as it returns it.
+    pub(super) fn text_at<T>(
+        &mut self,
+        path: &str,
+        node: &Node,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let field = Field {
+            path: path.to_owned(),
+            line: node.line,
+            value: &node.value,
+        };
+        self.text(Some(field), check)
+    }
+
     /// A text that `check` accepts, as it returns it.
     pub(super) fn text<T>(
         &mut self,

@@ -3,6 +3,7 @@
 use super::answers::cache;
 use super::decode::{Field, Reader, Section};
 use super::schema::path;
+use super::site::site;
 use super::tree::Node;
 use super::{CacheConfig, InlineStatic, RegistryConfig, Replacement, RepoConfig};
 use crate::reference::grammar::{is_domain, is_tag};
@@ -19,6 +20,14 @@ pub(super) const REPO: &[&str] = &[
     "immutableTags",
     "listing",
     "cache",
+    "spaFallback",
+    "notFoundPage",
+    "redirectsFile",
+    "headersFile",
+    "responseHeaders",
+    "sandbox",
+    "crossOriginResourcePolicy",
+    "cors",
 ];
 pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
 pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
@@ -148,6 +157,7 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
             .node("cache")
             .map(|node| cache(reader, node, &section.path_of("cache"), otherwise))
             .filter(|cache| cache != otherwise),
+        site: site(reader, &section),
     }
 }
 
@@ -176,7 +186,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// A path within an image.
-fn inside(text: &str) -> Result<String, String> {
+pub(super) fn inside(text: &str) -> Result<String, String> {
     if text.split('/').any(|component| component == "..") {
         return Err(format!("{text:?} leaves the image: remove `..`"));
     }

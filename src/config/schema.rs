@@ -3,6 +3,7 @@
 use super::answers::{CACHE, cache};
 use super::decode::{Field, Reader, Section};
 use super::named::{INLINE_STATIC, REGISTRY, REPLACEMENT, REPO, registries, repos};
+use super::site::CORS;
 use super::tree::Node;
 use super::{BlobSpaceConfig, CacheConfig, Config, Limits, Mode, Readiness, units};
 use crate::oci::Platform;
@@ -69,7 +70,7 @@ pub(super) fn known_keys() -> Vec<String> {
         .filter(|key| !BESIDE.contains(key))
         .copied()
         .collect();
-    let sections: [(&str, &[&'static str]); 10] = [
+    let sections: [(&str, &[&'static str]); 11] = [
         ("", TOP),
         ("blobserve.", &own),
         ("blobserve.blobSpace.", BLOB_SPACE),
@@ -78,6 +79,7 @@ pub(super) fn known_keys() -> Vec<String> {
         ("blobserve.repos.*.cache.", CACHE),
         ("blobserve.registries.*.", REGISTRY),
         ("blobserve.repos.*.", REPO),
+        ("blobserve.repos.*.cors.", CORS),
         ("blobserve.repos.*.replacements[].", REPLACEMENT),
         ("blobserve.repos.*.inlineStatic[].", INLINE_STATIC),
     ];

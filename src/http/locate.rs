@@ -38,6 +38,8 @@ pub(super) struct Wanted<'a> {
     pub(super) workdir: &'a [u8],
     /// The file path, cleaned. None: one that no file can have.
     pub(super) path: Option<&'a FilePath>,
+    /// The path as it stood in the URL, behind the reference.
+    pub(super) raw: &'a str,
     /// The reference as it stood in the URL; Some when nothing followed it, not even a slash.
     pub(super) bare: Option<&'a str>,
     pub(super) query: Option<&'a str>,
@@ -96,12 +98,12 @@ fn redirect<F, D>(location: String, query: Option<&str>) -> Located<F, D> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
     /// Files by their paths; directories are what lies above them.
-    struct Files(BTreeSet<&'static str>);
+    pub(in super::super) struct Files(pub(in super::super) BTreeSet<&'static str>);
 
     impl Tree for Files {
         type File = String;
@@ -169,6 +171,7 @@ mod tests {
             let mut wanted = Wanted {
                 workdir: workdir.as_bytes(),
                 path: Some(&path),
+                raw,
                 bare: raw.is_empty().then_some("host:5000/team/app:v1"),
                 query,
                 listing: false,

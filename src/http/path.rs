@@ -13,6 +13,16 @@ pub(super) struct FilePath {
 }
 
 impl FilePath {
+    /// With a slash at the start, and at the end where one stood: the path that was asked for, decoded.
+    pub(super) fn rooted(&self) -> Vec<u8> {
+        let mut rooted = vec![b'/'];
+        rooted.extend_from_slice(&self.bytes);
+        if self.directory && !self.bytes.is_empty() {
+            rooted.push(b'/');
+        }
+        rooted
+    }
+
     /// This path with a slash at the end, relative to the URL that was asked for: there is one URL
     /// for a directory, however many slashes it was asked for with. The dot keeps a colon in the
     /// name from being read as a scheme (RFC 3986 §4.2).
@@ -108,6 +118,46 @@ fn digit(hex: u8) -> Result<u8, PathError> {
         .ok_or(PathError::Encoding)
 }
 
+/// A cleaned path of the image, relative to the URL that was asked for: `raw` is what stood behind the
+/// reference, `bare` the reference if that was nothing.
+pub(super) fn relative(raw: &str, bare: Option<&str>, path: &[u8], directory: bool) -> String {
+    let mut relative = match (bare, depth(raw)) {
+        (Some(reference), _) => {
+            let name = reference.rsplit('/').next().unwrap_or_default();
+            format!("./{name}/")
+        }
+        // The dot keeps a colon in the name from being read as a scheme (RFC 3986 §4.2).
+        (None, 0) => "./".to_owned(),
+        (None, depth) => "../".repeat(depth),
+    };
+    let components = path.split(|byte| *byte == b'/');
+    let encoded: Vec<String> = components.map(encode).collect();
+    relative += &encoded.join("/");
+    if directory && !path.is_empty() {
+        relative.push('/');
+    }
+    relative
+}
+
+/// Directories between the reference and the last component, as clients count them: they resolve dot
+/// segments first (RFC 3986 §5.2.4, encoded ones too, as browsers do), and an empty component is one like
+/// others.
+fn depth(raw: &str) -> usize {
+    let raw = raw.strip_prefix('/').unwrap_or(raw);
+    let (mut depth, mut last) = (0usize, false);
+    for component in raw.split('/') {
+        let component = component.replace("%2e", ".").replace("%2E", ".");
+        last = !matches!(component.as_str(), "." | "..");
+        match component.as_str() {
+            "." => {}
+            ".." => depth = depth.saturating_sub(1),
+            _ => depth += 1,
+        }
+    }
+    // The last one is no directory, unless it is a dot segment.
+    depth - usize::from(last)
+}
+
 /// Joins a directory and a path below it.
 pub(super) fn join(directory: &[u8], below: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(directory.len() + below.len() + 1);
@@ -154,6 +204,57 @@ mod tests {
             let arrived = asked.join(location).unwrap();
             let wanted = format!("/image:v1/{}/", wanted.join("/"));
             assert_eq!(arrived.path(), wanted, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_relative_reference_leads_to_the_path_from_wherever_it_was_asked() {
+        let raws = [
+            "",
+            "/",
+            "/a",
+            "/a/",
+            "/a/b",
+            "/a/b/c/",
+            "//",
+            "//a",
+            "/a//b",
+            "///",
+            "/a/../b",
+            "/a/b/..",
+            "/a/.",
+            "/a/%2e%2E/b/",
+            "/./a",
+            "/a//../b",
+            "/a/b//%2e./c",
+            "/%2e",
+            "/x%2ey/z",
+            "/.../a",
+        ];
+        let paths: [(&[u8], bool); 6] = [
+            (b"", true),
+            (b"x", false),
+            (b"x/y", true),
+            (b"a:b", false),
+            (b"\xff ?#%/\r\n", false),
+            (b"evil.example/%2e%2e", true),
+        ];
+        for raw in raws {
+            let asked = url::Url::parse(&format!("http://host/team/image:v1{raw}")).unwrap();
+            let bare = raw.is_empty().then_some("team/image:v1");
+            for (path, directory) in paths {
+                let location = relative(raw, bare, path, directory);
+                let arrived = asked.join(&location).unwrap();
+                let encoded: Vec<String> = path.split(|byte| *byte == b'/').map(encode).collect();
+                let slash = if directory && !path.is_empty() {
+                    "/"
+                } else {
+                    ""
+                };
+                let wanted = format!("/team/image:v1/{}{slash}", encoded.join("/"));
+                assert_eq!(arrived.path(), wanted, "{raw} {location}");
+                assert_eq!(arrived.host_str(), Some("host"), "{raw} {location}");
+            }
         }
     }
 

@@ -143,6 +143,40 @@ pub(super) async fn of_listing(
 }
 
 impl Representation {
+    /// Something else than a digest and the file's path decides that this is the answer.
+    pub(super) fn changing(mut self, info: &Arc<ViewInfo>) -> Representation {
+        self.cache = CachePolicy::changing(info);
+        self
+    }
+
+    /// The same request, told apart by fields that the cache of answers does not look at, may be answered
+    /// otherwise.
+    pub(super) fn unsettled(mut self) -> Representation {
+        self.settled = None;
+        self
+    }
+
+    /// 404 with this as its page: whole, whatever the request's conditions and ranges, and never stored.
+    ///
+    /// # Errors
+    /// As [`of_file`].
+    pub(super) async fn not_found(
+        mut self,
+        method: &Method,
+    ) -> Result<Response<Body>, Response<Body>> {
+        let length = self.length();
+        let body = match *method {
+            Method::HEAD => Body::of_length(length),
+            _ => self.body(0..length).await?,
+        };
+        self.cache = CachePolicy::NEVER;
+        let mut response = self.response(StatusCode::NOT_FOUND, body);
+        for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES] {
+            response.headers_mut().remove(name);
+        }
+        Ok(response)
+    }
+
     /// Conditions, range, headers, body.
     ///
     /// # Errors

@@ -1,20 +1,24 @@
 //! The recipe that answers a request:
 //!
-//! 1. Method and Upgrade.
+//! 1. Method and Upgrade; preflights of CORS end here.
 //! 2. Reference and file path, cut from the raw URL path.
 //! 3. The view of the image: warm, or waited for until the deadline.
-//! 4. What the path leads to: file, index file, redirect to the slash, listing ([`locate`]).
+//! 4. What the path leads to: file, index file, redirect to the slash, listing
+//!    ([`locate`](super::locate)); rules of the image, fallback, page for 404s around them ([`lead`]).
 //! 5. The representation: content type, InlineVars, validators, cache policy ([`represent`]).
 //! 6. Conditions (RFC 9110 §13), then the range (§14): [`decide`](mod@super::decide).
-//! 7. Headers and body; what every answer out of an image carries.
+//! 7. Headers and body; what the image says of its files, and over that what every answer of the
+//!    repository carries ([`fields`]).
 
 use super::body::Body;
 use super::cache::CachePolicy;
 use super::error;
-use super::locate::{Located, Wanted, locate};
+use super::fields;
+use super::lead::{How, Lead, Site, lead};
+use super::locate::Wanted;
 use super::path::{self, FilePath, PathError};
 use super::represent::{self, NOSNIFF};
-use crate::images::{Ask, Images, View};
+use crate::images::{Ask, Images, View, ViewInfo};
 use crate::reference::{Reference, Target, split_target};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -54,15 +58,41 @@ impl Serve {
     }
 
     async fn recipe(&self, request: &Parts) -> Result<Response<Body>, Response<Body>> {
+        if let Some(answer) = self.preflight(request) {
+            return Ok(answer);
+        }
         admit(request)?;
         let asked = understand(request.uri.path())?;
-        let view = self.view(&asked.target.reference, &request.headers).await?;
-        let (Ok(mut response) | Err(mut response)) = self.of_image(&view, &asked, request).await;
+        let reference = &asked.target.reference;
+        let view = match self.view(reference, &request.headers).await {
+            Ok(view) => view,
+            Err(mut response) => {
+                if let Some(site) = self.images.site(&reference.repository) {
+                    fields::of_configuration(&mut response, site, &request.headers, false);
+                }
+                return Err(response);
+            }
+        };
+        let (mut response, how) = match self.of_image(&view, &asked, request).await {
+            Ok((response, how)) => (response, how),
+            Err(response) => (response, None),
+        };
+        complete(&mut response, how, &view.info, &asked, &request.headers);
         if self.sandbox_unconfigured && !view.info.configured {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
         }
         Ok(response)
+    }
+
+    /// Step 1, for scripts of other origins. Never asks a registry.
+    fn preflight(&self, request: &Parts) -> Option<Response<Body>> {
+        if !fields::is_preflight(request) {
+            return None;
+        }
+        let target = split_target(request.uri.path()).ok()?;
+        let site = self.images.site(&target.reference.repository)?;
+        fields::preflight(site, &request.headers)
     }
 
     /// Step 3.
@@ -87,52 +117,83 @@ impl Serve {
         outcome.map_err(|failed| error::image(&failed))
     }
 
-    /// Steps 4 to 7.
+    /// Steps 4 to 7, with how a file came to be the answer, if one is.
     async fn of_image(
         &self,
         view: &View,
         asked: &Asked<'_>,
         request: &Parts,
-    ) -> Result<Response<Body>, Response<Body>> {
+    ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
         let raw = asked.target.path;
         let root = matches!(raw, "" | "/");
         let wanted = Wanted {
             workdir: &view.info.workdir,
             path: asked.path.as_ref(),
+            raw,
             bare: raw.is_empty().then_some(asked.target.reference_text),
             query: request.uri.query(),
             listing: view.info.listing,
         };
-        let located = locate(view, wanted);
+        let site = Site {
+            config: &view.info.site,
+            rules: &view.info.rules,
+        };
+        let led = lead(view, wanted, site, &request.headers);
         if view.poisoned() {
             return Err(error::unreadable());
         }
         let head = request.method == Method::HEAD;
-        let representation = match located {
-            Located::File(node, path) => {
-                represent::of_file(view, node, &path, &request.headers).await?
-            }
-            // HEAD of the reference is the warm-up call of proxies: the image is ready, which is all it asks.
-            Located::Redirect(_) if head && root => return Ok(warmed_up()),
-            Located::Nothing if head && (root || self.head_any_path) => return Ok(warmed_up()),
-            Located::Redirect(location) => {
-                return redirect(&location, &CachePolicy::of(&view.info));
-            }
-            Located::Listing(directory) => {
-                let path = asked.path.as_ref().map(|path| path.bytes.as_slice());
-                Box::pin(represent::of_listing(
-                    &view.info,
-                    path.unwrap_or_default(),
-                    root,
-                    directory,
-                ))
-                .await?
-            }
-            Located::Nothing => return Err(not_found(&asked.target)),
+        // HEAD of the reference is the warm-up call of proxies: the image is ready, which is all it asks.
+        let ready = match led {
+            Lead::Redirect { .. } => root,
+            Lead::Nothing | Lead::File(_, _, How::NotFound) => root || self.head_any_path,
+            Lead::File(..) | Lead::Listing(_) => false,
         };
-        representation
-            .answer(&request.method, &request.headers)
-            .await
+        if head && ready {
+            return Ok((warmed_up(), None));
+        }
+        let (representation, how) = match led {
+            Lead::File(node, path, how) => {
+                let file = represent::of_file(view, node, &path, &request.headers).await?;
+                (file, Some(how))
+            }
+            Lead::Redirect {
+                status,
+                location,
+                by_rule,
+            } => {
+                let cache = match by_rule {
+                    true => CachePolicy::changing(&view.info),
+                    false => CachePolicy::of(&view.info),
+                };
+                return Ok((redirect(status, &location, &cache)?, None));
+            }
+            Lead::Listing(directory) => {
+                let path = asked.path.as_ref().map(|path| path.bytes.as_slice());
+                let path = path.unwrap_or_default();
+                let listing = represent::of_listing(&view.info, path, root, directory);
+                (Box::pin(listing).await?, None)
+            }
+            Lead::Nothing => return Err(not_found(&asked.target)),
+        };
+        let (method, headers) = (&request.method, &request.headers);
+        let answer = match how {
+            Some(How::Asked) | None => representation.answer(method, headers).await?,
+            Some(How::Rewritten) => {
+                representation
+                    .changing(&view.info)
+                    .answer(method, headers)
+                    .await?
+            }
+            Some(How::Fallback) => {
+                let provisional = representation.changing(&view.info).unsettled();
+                let mut answer = provisional.answer(method, headers).await?;
+                fields::vary(answer.headers_mut(), "Accept");
+                answer
+            }
+            Some(How::NotFound) => representation.not_found(method).await?,
+        };
+        Ok((answer, how))
     }
 }
 
@@ -175,6 +236,27 @@ fn ask(headers: &HeaderMap) -> Ask {
     }
 }
 
+/// The end of step 7. `how`: how a file came to be the answer, if one is.
+fn complete(
+    response: &mut Response<Body>,
+    how: Option<How>,
+    info: &ViewInfo,
+    asked: &Asked<'_>,
+    headers: &HeaderMap,
+) {
+    // An error's text is no file: what describes files is not for it.
+    let status = response.status();
+    let is_file = status.is_success() || status == StatusCode::NOT_MODIFIED;
+    let itself = is_file && matches!(how, Some(How::Asked | How::Rewritten));
+    let is_page = how == Some(How::NotFound) || (is_file && how.is_some());
+    if let (Some(rules), Some(path)) = (&info.rules.headers, &asked.path)
+        && is_page
+    {
+        fields::of_image(response, rules, &path.rooted(), itself);
+    }
+    fields::of_configuration(response, &info.site, headers, itself);
+}
+
 /// HEAD: the same head, the length of the body that GET would send, no body.
 fn without_body(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
@@ -185,15 +267,19 @@ fn without_body(response: Response<Body>) -> Response<Body> {
     Response::from_parts(head, Body::default())
 }
 
-fn redirect(location: &str, cache: &CachePolicy) -> Result<Response<Body>, Response<Body>> {
-    let location = HeaderValue::try_from(location).map_err(|_| {
+fn redirect(
+    status: u16,
+    location: &str,
+    cache: &CachePolicy,
+) -> Result<Response<Body>, Response<Body>> {
+    let value = HeaderValue::try_from(location).map_err(|_| {
         let text = "the query cannot be kept in a redirect";
         error::error(StatusCode::BAD_REQUEST, text)
     })?;
-    let text = "moved to the same path with a slash";
-    let mut response = error::error(StatusCode::MOVED_PERMANENTLY, text);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+    let mut response = error::error(status, &format!("moved to {location}"));
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, location);
+    headers.insert(header::LOCATION, value);
     cache.put(headers);
     Ok(response)
 }
@@ -277,9 +363,10 @@ mod tests {
 
     #[test]
     fn a_redirect_cannot_be_made_into_another_header() {
-        let answer = redirect("./a/?b\r\nX-Injected: 1", &CachePolicy::NEVER);
+        let answer = redirect(301, "./a/?b\r\nX-Injected: 1", &CachePolicy::NEVER);
         assert_eq!(answer.unwrap_err().status(), 400);
-        let answer = redirect("./a/?b=1", &CachePolicy::IMMUTABLE).unwrap();
+        let answer = redirect(308, "./a/?b=1", &CachePolicy::IMMUTABLE).unwrap();
+        assert_eq!(answer.status(), 308);
         assert_eq!(answer.headers()["location"], "./a/?b=1");
         let cache = answer.headers()["cache-control"].to_str().unwrap();
         assert!(cache.contains("immutable"), "{cache}");

@@ -1,7 +1,7 @@
 //! What the configuration says of a repository, prepared once: which may be served, from
 //! which directory, with which rules.
 
-use crate::config::{CacheConfig, Config, RepoConfig};
+use crate::config::{CacheConfig, Config, RepoConfig, SiteConfig};
 use crate::modify::Rules;
 use crate::oci::ImageConfig;
 use crate::reference::{Reference, Repository, Version};
@@ -25,6 +25,7 @@ pub(super) struct Policy {
     pub(super) configured: bool,
     pub(super) listing: bool,
     pub(super) cache: CacheConfig,
+    pub(super) site: Arc<SiteConfig>,
     pub(super) rules: Option<Rules>,
     immutable_tags: GlobSet,
 }
@@ -36,6 +37,7 @@ impl Policies {
                 configured,
                 listing: repo.listing.unwrap_or(config.listing),
                 cache: repo.cache.unwrap_or(config.cache),
+                site: Arc::new(repo.site.clone()),
                 rules: Rules::new(&repo.replacements),
                 immutable_tags: globs(&repo.immutable_tags),
                 repo: repo.clone(),

@@ -11,6 +11,7 @@ use super::flight::Flights;
 use super::ledger::{Ledger, blocking};
 use super::memory::Failures;
 use super::policy::Policy;
+use super::site::Sites;
 use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
 use crate::digest::Digest;
 use crate::metrics::Metrics;
@@ -19,6 +20,7 @@ use crate::oci::{ImageConfig, Platform};
 use crate::pack::{Pack, PackError};
 use crate::reference::{Reference, Repository};
 use crate::registry::Registries;
+use crate::rules::Rules as SiteRules;
 use crate::unpack::Expected;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,8 @@ pub(super) struct Prepared {
     pub(super) image: Arc<Image>,
     pub(super) base: Lease<Pack>,
     pub(super) modified: Option<Lease<Pack>>,
+    /// What the image's own files say of serving it.
+    pub(super) rules: Arc<SiteRules>,
 }
 
 /// What a flight for shared bytes returns: for whom they were fetched (whose credentials, whose promises),
@@ -71,6 +75,7 @@ pub(super) struct Preparer {
     side_packs: Flights<Key, Lease<Pack>>,
     /// By registry host and all that was promised: one repository's promises are no other's fault.
     faults: Failures<(String, Expected)>,
+    sites: Sites,
 }
 
 impl Preparer {
@@ -93,6 +98,7 @@ impl Preparer {
             layers: Flights::new(),
             side_packs: Flights::new(),
             faults: Failures::new(FAULT_LASTS),
+            sites: Sites::default(),
         }
     }
 
@@ -117,10 +123,15 @@ impl Preparer {
             None => None,
             Some(_) => Some(self.modified(&image.layer.digest, &base, policy).await?),
         };
+        let rules = self
+            .sites
+            .rules(reference, &image, policy, &base, modified.as_ref())
+            .await?;
         Ok(Prepared {
             image,
             base,
             modified,
+            rules,
         })
     }
 

@@ -7,7 +7,6 @@ use crate::blobspace::{Lease, WeakLease};
 use crate::pack::{Entry, Kind, Pack, ResolveError};
 use bytes::Bytes;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// The files of one image, leased: valid as long as it is held. Cheap to make and to drop.
@@ -78,7 +77,7 @@ impl View {
                 view: self.clone(),
                 id: entry.id,
             })),
-            Kind::File => Ok(Node::File(self.file(&entry))),
+            Kind::File => Ok(Node::File(file(&self.base, self.modified.as_ref(), &entry))),
             _ => Err(ResolveError::NotFound),
         }
     }
@@ -87,16 +86,23 @@ impl View {
     pub fn poisoned(&self) -> bool {
         self.base.poisoned() || self.modified.as_ref().is_some_and(|pack| pack.poisoned())
     }
+}
 
-    fn file(&self, entry: &Entry<'_>) -> FileNode {
-        let modified = self
-            .modified
-            .as_ref()
-            .and_then(|pack| Some((pack, pack.lookup(entry.path)?)));
-        match modified {
-            Some((pack, entry)) => FileNode::new(pack, &entry, None),
-            None => FileNode::new(&self.base, entry, Some(entry.mtime)),
-        }
+/// The file at a cleaned path from the image's root, links followed, as a view of these packs has it.
+pub(super) fn file_at(
+    base: &Lease<Pack>,
+    modified: Option<&Lease<Pack>>,
+    path: &[u8],
+) -> Option<FileNode> {
+    let entry = base.resolve(path).ok()?;
+    (entry.kind == Kind::File).then(|| file(base, modified, &entry))
+}
+
+fn file(base: &Lease<Pack>, modified: Option<&Lease<Pack>>, entry: &Entry<'_>) -> FileNode {
+    let modified = modified.and_then(|pack| Some((pack, pack.lookup(entry.path)?)));
+    match modified {
+        Some((pack, entry)) => FileNode::new(pack, &entry, None),
+        None => FileNode::new(base, entry, Some(entry.mtime)),
     }
 }
 
@@ -147,19 +153,6 @@ impl FileNode {
         let start = to_index(self.offset + range.start);
         let end = to_index(self.offset + range.end);
         &self.pack.bytes()[start..end]
-    }
-
-    /// Writes a part of the content to a socket, as much as it takes; bytes sent. Copies nothing where the
-    /// system can do without.
-    ///
-    /// # Errors
-    /// Those of the socket and of the disk.
-    pub fn send(&self, socket: impl AsFd, range: Range<u64>) -> std::io::Result<u64> {
-        self.pack.send(
-            socket,
-            self.offset + range.start,
-            range.end.saturating_sub(range.start),
-        )
     }
 
     /// To be had again with [`KnownFile::get`].
@@ -228,7 +221,8 @@ impl DirectoryNode {
                 mtime: entry.mtime,
             }),
             Kind::File => {
-                let length = self.view.file(&target).length;
+                let view = &self.view;
+                let length = file(&view.base, view.modified.as_ref(), &target).length;
                 Some(Child {
                     name,
                     directory: false,

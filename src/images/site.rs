@@ -1,0 +1,165 @@
+//! What an image's own files say of serving it: `_redirects` and `_headers`, where its repository lets
+//! them. Read once an image, off the reactor, and remembered as long as a view of it is.
+
+use super::ImageError;
+use super::ledger::blocking;
+use super::policy::Policy;
+use super::prepare::Image;
+use super::view::{FileNode, file_at};
+use crate::blobspace::Lease;
+use crate::config::SiteConfig;
+use crate::digest::Digest;
+use crate::pack::Pack;
+use crate::reference::{Reference, Repository};
+use crate::rules::{self, Fault, Headers, Redirects, Rules};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Images remembered before those are let go of whose views are gone.
+const MOST_IDLE: usize = 256;
+
+/// The rules of all images that are in use.
+#[derive(Default)]
+pub(super) struct Sites {
+    /// Held for a look-up only.
+    known: Mutex<HashMap<(Repository, Digest), Weak<Rules>>>,
+}
+
+/// Where rules are looked for.
+struct Place {
+    reference: Reference,
+    site: Arc<SiteConfig>,
+    workdir: Vec<u8>,
+    base: Lease<Pack>,
+    modified: Option<Lease<Pack>>,
+}
+
+impl Sites {
+    /// The rules of an image whose packs are here. What is wrong with them is logged, with file and line.
+    ///
+    /// # Errors
+    /// The disk does not give the files: an image is not served without the rules that it has.
+    pub(super) async fn rules(
+        &self,
+        reference: &Reference,
+        image: &Image,
+        policy: &Policy,
+        base: &Lease<Pack>,
+        modified: Option<&Lease<Pack>>,
+    ) -> Result<Arc<Rules>, ImageError> {
+        let site = &policy.site;
+        let named = site.spa_fallback.is_some() || site.not_found_page.is_some();
+        if !named && !site.redirects_file && !site.headers_file {
+            return Ok(Arc::default());
+        }
+        let key = (reference.repository.clone(), image.digest);
+        if let Some(rules) = self.known().get(&key).and_then(Weak::upgrade) {
+            return Ok(rules);
+        }
+        let place = Place {
+            reference: reference.clone(),
+            site: site.clone(),
+            workdir: policy.workdir(&image.config),
+            base: base.clone(),
+            modified: modified.cloned(),
+        };
+        let read = blocking(move || place.read()).await;
+        let failed = || {
+            Err(ImageError::Internal(
+                "reading the image's rules failed".into(),
+            ))
+        };
+        let rules = Arc::new(read.unwrap_or_else(failed)?);
+        let mut known = self.known();
+        if known.len() >= MOST_IDLE {
+            known.retain(|_, rules| rules.strong_count() > 0);
+        }
+        known.insert(key, Arc::downgrade(&rules));
+        Ok(rules)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<(Repository, Digest), Weak<Rules>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Blocking.
+    fn read(&self) -> Result<Rules, ImageError> {
+        let site = &self.site;
+        for (key, path) in [
+            ("spaFallback", &site.spa_fallback),
+            ("notFoundPage", &site.not_found_page),
+        ] {
+            if let Some(path) = path
+                && self.file(path).is_none()
+            {
+                let (reference, workdir) = (&self.reference, text(&self.workdir));
+                tracing::warn!(%reference, key, path, workdir, "the image has no such file in its workdir");
+            }
+        }
+        let mut rules = Rules::default();
+        if site.redirects_file {
+            let (redirects, faults) = match self.content(rules::REDIRECTS)? {
+                Some(bytes) => Redirects::parse(&bytes),
+                None => Default::default(),
+            };
+            self.tell(rules::REDIRECTS, &faults);
+            rules.redirects = Some(redirects);
+        }
+        if site.headers_file {
+            let (headers, faults) = match self.content(rules::HEADERS)? {
+                Some(bytes) => Headers::parse(&bytes, |name| site.sets(name)),
+                None => Default::default(),
+            };
+            self.tell(rules::HEADERS, &faults);
+            rules.headers = Some(headers);
+        }
+        Ok(rules)
+    }
+
+    fn file(&self, below: &str) -> Option<FileNode> {
+        let mut path = self.workdir.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(below.as_bytes());
+        file_at(&self.base, self.modified.as_ref(), &path)
+    }
+
+    /// None: there is no such file, or it is too large to be one of rules (logged).
+    fn content(&self, name: &str) -> Result<Option<bytes::Bytes>, ImageError> {
+        let Some(file) = self.file(name) else {
+            return Ok(None);
+        };
+        if file.length > rules::MOST_BYTES {
+            let (reference, length) = (&self.reference, file.length);
+            tracing::warn!(%reference, "{name} has {length} bytes, {} at most: none of it holds", rules::MOST_BYTES);
+            return Ok(None);
+        }
+        let whole = 0..file.length;
+        let unread = |error: std::io::Error| {
+            let reference = &self.reference;
+            tracing::error!(%reference, %error, "the disk does not give {name}");
+            ImageError::Internal(format!("the disk cannot read {name} of {reference}").into())
+        };
+        file.populate(whole.clone()).map_err(unread)?;
+        // A copy: a page may be lost later, and parsing does not look for that.
+        let bytes = bytes::Bytes::copy_from_slice(&file.bytes(whole));
+        if file.poisoned() {
+            return Err(unread(std::io::Error::other("a page could not be read")));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn tell(&self, name: &str, faults: &[Fault]) {
+        let reference = &self.reference;
+        for fault in faults {
+            tracing::warn!(%reference, "{name}:{fault}");
+        }
+    }
+}
+
+fn text(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
