@@ -10,6 +10,7 @@
 //! inside the image; nothing on the host's file system can be reached through one.
 
 mod format;
+mod kept;
 mod mapping;
 mod reader;
 mod residency;
@@ -22,6 +23,7 @@ pub(crate) use tree::{clean_into, shown};
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 /// Version of the format, part of every pack's name on disk.
 pub const FORMAT_VERSION: u32 = 1;
@@ -186,9 +188,8 @@ pub enum ResolveError {
 
 impl Pack {
     /// Maps a finished pack and checks footer and index checksum (not the contents).
-    #[allow(clippy::needless_pass_by_value)]
     pub fn open(file: File) -> Result<Pack, PackError> {
-        Ok(Pack(reader::Reader::open(&file)?))
+        Ok(Pack(reader::Reader::open(file)?))
     }
     /// Looks a path of the tree up, following no link. One hash, one compare.
     pub fn lookup(&self, path: &[u8]) -> Option<Entry<'_>> {
@@ -236,6 +237,15 @@ impl Pack {
     /// Reads the pages of the range in, and those beside them (blocking). Err when the disk cannot give them; poisons the pack.
     pub fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
         self.0.populate(offset, length)
+    }
+    /// Writes bytes of the pack to a socket or pipe, as many as it takes, and returns their number. Of a pack
+    /// whose file is kept open the system copies no more than it must (`sendfile`); of others it copies
+    /// from the mapping.
+    ///
+    /// # Errors
+    /// Those of the far side and of the disk.
+    pub fn send(&self, to: impl AsFd, offset: u64, length: u64) -> io::Result<u64> {
+        self.0.send(to.as_fd(), offset, length)
     }
     /// True once a page of this mapping could not be read, or the file's end is no longer there
     /// (someone shortened it): what was read since may be zeros and must not be sent.

@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, Mode};
 use crate::service::Service;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn run(path: &Path, mode: Mode, address: Option<&str>) -> Result<(), String> {
     if let Some(address) = address {
         config.set_address(address)?;
     }
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS + config.workers)
@@ -42,6 +44,22 @@ fn run(path: &Path, mode: Mode, address: Option<&str>) -> Result<(), String> {
     // A download that waits for space on disk is not waited for: its file is swept at the next start.
     runtime.shutdown_timeout(LAST_WORK);
     ended
+}
+
+/// A connection, a download and a large pack each take a descriptor; the limit that a shell or a container
+/// runtime sets to begin with is for programs that use `select`, which we do not.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        let limit = limit.current;
+        tracing::warn!(%error, limit, "the limit of open files cannot be raised");
+    }
 }
 
 async fn until_signal(config: Config) -> Result<(), String> {

@@ -106,7 +106,11 @@ impl Body {
         self.left
     }
 
-    fn poll_window(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    /// The next piece, its pages in memory. Who takes it has it: [`Body::length`] is what is left.
+    pub(super) fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Piece>>> {
         let Some(part) = &mut self.current else {
             return Poll::Ready(None);
         };
@@ -114,7 +118,8 @@ impl Body {
             Part::Bytes(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.current = self.later.pop_front();
-                return Poll::Ready(Some(Ok(bytes)));
+                self.left -= bytes.len() as u64;
+                return Poll::Ready(Some(Ok(Piece::Bytes(bytes))));
             }
             Part::File(file, rest) => (file, rest),
         };
@@ -136,24 +141,52 @@ impl Body {
                         window,
                         tokio::task::spawn_blocking(move || file.populate(ahead)),
                     ));
-                    return self.poll_window(context);
+                    return self.poll_piece(context);
                 }
                 window
             }
         };
-        let bytes = file.bytes(window.clone());
-        let poisoned = file.poisoned();
+        let file = file.clone();
         rest.start = window.end;
         if rest.is_empty() {
             self.current = self.later.pop_front();
         }
-        if poisoned {
-            return Poll::Ready(Some(Err(io::Error::other(
-                "a page of the pack cannot be read",
-            ))));
+        if file.poisoned() {
+            return Poll::Ready(Some(Err(unreadable())));
         }
-        Poll::Ready(Some(Ok(bytes)))
+        self.left -= window.end - window.start;
+        Poll::Ready(Some(Ok(Piece::File(file, window))))
     }
+}
+
+/// What is to be sent next.
+pub(super) enum Piece {
+    Bytes(Bytes),
+    /// A part of a file.
+    File(Arc<FileNode>, Range<u64>),
+}
+
+impl Piece {
+    /// The piece as bytes.
+    ///
+    /// # Errors
+    /// A page of the pack cannot be read.
+    pub(super) fn bytes(self) -> io::Result<Bytes> {
+        match self {
+            Piece::Bytes(bytes) => Ok(bytes),
+            Piece::File(file, range) => {
+                let bytes = file.bytes(range);
+                match file.poisoned() {
+                    true => Err(unreadable()),
+                    false => Ok(bytes),
+                }
+            }
+        }
+    }
+}
+
+fn unreadable() -> io::Error {
+    io::Error::other("a page of the pack cannot be read")
 }
 
 impl http_body::Body for Body {
@@ -164,13 +197,8 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let window = ready!(self.poll_window(context));
-        Poll::Ready(window.map(|window| {
-            window.map(|bytes| {
-                self.left -= bytes.len() as u64;
-                Frame::data(bytes)
-            })
-        }))
+        let piece = ready!(self.poll_piece(context));
+        Poll::Ready(piece.map(|piece| piece.and_then(Piece::bytes).map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

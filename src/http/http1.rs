@@ -13,7 +13,7 @@ mod head;
 mod remembered;
 mod render;
 
-use super::body::Body;
+use super::body::{Body, Piece};
 use super::listen::{MOST_HEAD, Respond};
 use super::socket::{Pulse, Socket};
 use crate::shutdown::{Lifecycle, Phase};
@@ -22,13 +22,11 @@ use head::{Plain, Room, Told};
 use http::header;
 use http::request::Parts;
 use http::{Response, StatusCode};
-use http_body::Body as _;
 use remembered::{Answer, Key, Remembered};
 use render::Date;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncWriteExt, ReadBuf};
@@ -312,12 +310,21 @@ impl<R: Respond> Conversation<'_, R> {
 
     async fn write(&mut self, mut head: Bytes, mut body: Body) -> io::Result<()> {
         loop {
-            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-            let frame = frame.transpose()?.and_then(|frame| frame.into_data().ok());
-            let last = frame.is_none();
-            let mut both = (&mut head).chain(frame.unwrap_or_default());
-            self.socket.write_all_buf(&mut both).await?;
-            if last {
+            let piece = match poll_fn(|context| body.poll_piece(context)).await {
+                Some(piece) => piece?,
+                None => Piece::Bytes(Bytes::new()),
+            };
+            match piece {
+                // Behind the head, so that the two fill their packets.
+                Piece::File(file, range) if head.is_empty() && self.socket.sends_files() => {
+                    self.socket.send_file(&file, range).await?;
+                }
+                piece => {
+                    let mut both = (&mut head).chain(piece.bytes()?);
+                    self.socket.write_all_buf(&mut both).await?;
+                }
+            }
+            if body.length() == 0 {
                 return self.socket.flush().await;
             }
         }

@@ -6,14 +6,17 @@
 //! time than it was set to: a request in steady state touches no timer.
 
 use super::transport::Transport;
+use crate::images::FileNode;
 use bytes::Bytes;
+use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
 
 /// From the accept, or from a request's first byte, to the end of its head.
@@ -212,6 +215,45 @@ impl Socket {
         }
         let both = [io::IoSlice::new(first), io::IoSlice::new(second)];
         socket.as_mut().poll_write_vectored(context, &both)
+    }
+
+    /// Whether the system can send parts of files: not under TLS, where they are to be encrypted here.
+    pub(super) fn sends_files(&self) -> bool {
+        self.stream.plain().is_some()
+    }
+
+    /// Sends a part of a file, which the system copies no more than it must.
+    ///
+    /// # Errors
+    /// The client is gone, or the disk does not give the file.
+    pub(super) async fn send_file(&mut self, file: &FileNode, range: Range<u64>) -> io::Result<()> {
+        let mut rest = range;
+        while !rest.is_empty() {
+            let sent = poll_fn(|context| {
+                let Some(stream) = self.stream.plain() else {
+                    return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+                };
+                let sent = loop {
+                    if stream.poll_write_ready(context)?.is_pending() {
+                        break Poll::Pending;
+                    }
+                    let sent =
+                        stream.try_io(Interest::WRITABLE, || file.send(stream, rest.clone()));
+                    match sent {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        sent => break Poll::Ready(sent),
+                    }
+                };
+                self.pulse.wrote(sent.is_pending());
+                sent
+            });
+            match sent.await? {
+                // Shorter than when it was mapped.
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                sent => rest.start += sent,
+            }
+        }
+        Ok(())
     }
 
     /// Whether something that was written has not been given to the system, and cannot be now.

@@ -38,6 +38,14 @@ impl Transport {
         }
     }
 
+    /// The socket, where nothing stands between it and what is written.
+    pub(super) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Transport::Plain(stream) => Some(stream),
+            Transport::Tls(_) => None,
+        }
+    }
+
     /// What ALPN says; None: nothing, the first bytes tell.
     pub(super) fn agreed(&self) -> Option<Protocol> {
         match self {

@@ -5,12 +5,15 @@ use super::format::{
     FOOTER_LEN, FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, IMPLICIT, LIVE, NONE, RECORD_LEN,
     Record, path_hash,
 };
+use super::kept::KeptFile;
 use super::mapping::Mapping;
 use super::residency::{self, Residency};
 use super::tree::{MAX_LINKS, MAX_PATH};
 use super::{Entry, FORMAT_VERSION, Kind, Origin, PackError, ResolveError};
 use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
@@ -18,6 +21,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// A mapping and where its sections are.
 pub(super) struct Reader {
     pub(super) mapping: Mapping,
+    file: Option<KeptFile>,
     residency: Residency,
     records: Range<usize>,
     table: Range<usize>,
@@ -34,12 +38,12 @@ fn corrupt(why: &str) -> PackError {
 }
 
 impl Reader {
-    pub(super) fn open(file: &File) -> Result<Reader, PackError> {
+    pub(super) fn open(file: File) -> Result<Reader, PackError> {
         let length = file.metadata()?.len();
         if length < (HEADER_LEN + FOOTER_LEN) as u64 {
             return Err(corrupt("shorter than header and footer"));
         }
-        let mapping = Mapping::new(file)?;
+        let mapping = Mapping::new(&file)?;
         let bytes = mapping.bytes();
         let (body, end) = bytes
             .split_last_chunk::<FOOTER_LEN>()
@@ -83,6 +87,7 @@ impl Reader {
                 .ok_or_else(|| corrupt("says no origin"))?,
             records,
             residency: Residency::new(length),
+            file: KeptFile::keep(file, length),
             mapping,
         };
         if !footer.slot_count.get().is_power_of_two() {
@@ -150,8 +155,22 @@ impl Reader {
         resident
     }
 
+    /// See [`super::Pack::send`].
+    pub(super) fn send(&self, to: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<u64> {
+        let count = usize::try_from(length).unwrap_or(usize::MAX);
+        if let Some(file) = &self.file {
+            return Ok(file.send(to, offset, count)? as u64);
+        }
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = self.mapping.bytes();
+        let bytes = bytes
+            .get(start..start.saturating_add(count))
+            .unwrap_or_default();
+        Ok(rustix::io::write(to, bytes)? as u64)
+    }
+
     /// See [`super::Pack::populate`].
-    pub(super) fn populate(&self, offset: u64, length: u64) -> std::io::Result<()> {
+    pub(super) fn populate(&self, offset: u64, length: u64) -> io::Result<()> {
         let regions = Residency::around(offset, length);
         self.mapping
             .populate(regions.start, regions.end - regions.start)?;
