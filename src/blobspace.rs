@@ -7,7 +7,7 @@
 //!   boot-id                         of the machine's boot that last wrote here
 //!   packs/<key>.pack                sealed: complete and verified; 0400 once known to be durable, 0600 until then
 //!   tmp/<number>                    being written; emptied at start
-//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims
+//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins
 //! ```
 //!
 //! What a caller may rely on: nothing partial is ever visible under a final name; the sum
@@ -143,16 +143,24 @@ pub enum RecordKind {
     Tag,
     /// That a repository may use a layer.
     Claim,
+    /// What the label of an origin stands for.
+    Origin,
 }
 
 impl RecordKind {
-    const ALL: [RecordKind; 3] = [RecordKind::Document, RecordKind::Tag, RecordKind::Claim];
+    const ALL: [RecordKind; 4] = [
+        RecordKind::Document,
+        RecordKind::Tag,
+        RecordKind::Claim,
+        RecordKind::Origin,
+    ];
 
     fn directory(self) -> &'static str {
         match self {
             RecordKind::Document => "documents",
             RecordKind::Tag => "tags",
             RecordKind::Claim => "claims",
+            RecordKind::Origin => "origins",
         }
     }
 }

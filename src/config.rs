@@ -2,6 +2,7 @@
 
 mod answers;
 mod decode;
+mod hosts;
 mod named;
 mod schema;
 mod site;
@@ -9,7 +10,7 @@ mod tree;
 mod units;
 
 use crate::oci::Platform;
-use crate::reference::Repository;
+use crate::reference::{Reference, Repository};
 use http::header::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -76,6 +77,34 @@ pub struct Config {
     pub listing: bool,
     /// Of answers that may change, where the repository does not say otherwise.
     pub cache: CacheConfig,
+    /// Virtual hosts, by their lower-case names.
+    pub hosts: BTreeMap<String, HostConfig>,
+    /// Origins of single images; None: there are none.
+    pub origins: Option<OriginsConfig>,
+}
+
+/// `hosts.<name>`: a host that serves one reference, all of its paths being paths of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// What it serves.
+    pub reference: Reference,
+    /// Overrides that of the repository.
+    pub workdir: Option<String>,
+    /// Overrides that of the repository.
+    pub listing: Option<bool>,
+    /// Overrides that of the repository.
+    pub cache: Option<CacheConfig>,
+}
+
+/// `origins`: `<label>.<domain>` serves one reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginsConfig {
+    /// Lower-case, without a dot at its end.
+    pub domain: String,
+    /// Where clients reach it; None: at the port by which they reached the path URL.
+    pub port: Option<u16>,
+    /// Images that are not configured by name have origins, too.
+    pub unconfigured: bool,
 }
 
 /// `cache`: of answers that may change (tags). What only a digest decides is cached for a year whatever
@@ -170,6 +199,8 @@ pub struct RepoConfig {
     pub listing: Option<bool>,
     /// Overrides `cache`: what is not set here is as there.
     pub cache: Option<CacheConfig>,
+    /// Its images have origins of their own, which their path URLs redirect to.
+    pub origin: bool,
     /// How its files make a site.
     pub site: SiteConfig,
 }

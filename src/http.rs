@@ -2,7 +2,7 @@
 //!
 //! `listen` accepts connections, `transport` is TCP or TLS and `socket` keeps their time; `server` counts; `serve` is the recipe.
 //! The decisions in it (`path`, `locate`, `lead`, `decide` over `conditional` and `range`, `content_type`,
-//! `cache`, `inline`, `listing`, `fields`) are pure and tested as tables; `represent` makes answers of them,
+//! `cache`, `inline`, `listing`, `fields`, `host`, `hosts`) are pure and tested as tables; `represent` makes answers of them,
 //! `error` maps what can fail to statuses, `body` sends.
 //!
 //! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
@@ -14,6 +14,8 @@ mod content_type;
 mod decide;
 mod error;
 mod fields;
+mod host;
+mod hosts;
 mod http1;
 mod inline;
 mod lead;

@@ -15,15 +15,18 @@ mod integrity;
 mod lasts;
 mod ledger;
 mod memory;
+mod origins;
 mod pipe;
 mod policy;
 mod pool;
 mod prepare;
+mod shown;
 mod site;
 mod view;
 
 pub use error::ImageError;
 pub use integrity::Integrity;
+pub use shown::Shown;
 pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
 use crate::blobspace::{Blobspace, Content, WeakLease};
@@ -40,6 +43,7 @@ use flight::Flights;
 use lasts::Lasts;
 use ledger::{KnownTag, Ledger};
 use memory::Failures;
+use origins::Origins;
 use policy::{Policies, Policy};
 use pool::Pool;
 use prepare::{Prepared, Preparer};
@@ -73,7 +77,7 @@ pub enum Ask {
 }
 
 /// What decides how the files of an image are served: everything but the files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ViewInfo {
     /// As asked for.
     pub reference: Reference,
@@ -96,8 +100,10 @@ pub struct ViewInfo {
     pub site: Arc<SiteConfig>,
     /// What the image says itself, where the configuration lets it.
     pub rules: Arc<Rules>,
+    /// The reference has an origin of its own.
+    pub origin: bool,
     /// How long this is what the reference means.
-    pub(crate) lasts: Lasts,
+    pub(crate) lasts: Arc<Lasts>,
 }
 
 impl ViewInfo {
@@ -127,6 +133,7 @@ struct Inner {
     digests: Flights<(Repository, Digest), Prepared>,
     missing: Failures<Reference>,
     integrity: Integrity,
+    origins: Origins,
     draining: watch::Sender<bool>,
 }
 
@@ -169,6 +176,7 @@ impl Images {
             config.memory_limit,
         );
         let ledger = Ledger::new(blobspace.clone());
+        let origins = Origins::new(ledger.clone());
         let fetcher = Fetcher::new(
             registries.clone(),
             blobspace.clone(),
@@ -196,6 +204,7 @@ impl Images {
             digests: Flights::new(),
             missing: Failures::new(MISSING_LASTS),
             integrity: Integrity::new(),
+            origins,
             draining: watch::Sender::new(false),
         }))
     }
@@ -233,6 +242,22 @@ impl Images {
     /// From now on nothing cold is fetched: all who wait get [`ImageError::Busy`].
     pub fn drain(&self) {
         self.0.draining.send_replace(true);
+    }
+
+    /// The label of the origin that serves the reference and nothing else; it stands for it from now on.
+    /// To be asked for references that there is a view of, so that nobody fills the records with others.
+    pub async fn origin(&self, reference: &Reference) -> String {
+        self.0.origins.assign(reference).await
+    }
+
+    /// What the label of an origin stands for, if that was looked up lately. Never waits.
+    pub fn warm_origin(&self, label: &str) -> Option<Reference> {
+        self.0.origins.warm(label)
+    }
+
+    /// What the label of an origin stands for. None: nothing.
+    pub async fn find_origin(&self, label: &str) -> Option<Reference> {
+        self.0.origins.find(label).await
     }
 
     /// Computes the SHA-256 of files.
@@ -475,7 +500,8 @@ impl Inner {
             cache: policy.cache,
             site: policy.site.clone(),
             rules: prepared.rules.clone(),
-            lasts,
+            origin: policy.origin,
+            lasts: Arc::new(lasts),
         });
         let remembered = Remembered {
             info: info.clone(),

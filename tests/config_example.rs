@@ -1,7 +1,7 @@
 //! `config.example.yaml` says what the types say: every key, with its default.
 
-use blobserve::config::{self, Config, Mode};
-use blobserve::reference::Repository;
+use blobserve::config::{self, Config, HostConfig, Mode};
+use blobserve::reference::{Reference, Repository};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -55,7 +55,7 @@ fn paths(text: &str) -> Vec<String> {
             .unwrap_or_default();
         let path = match parent.as_str() {
             "" => key.trim().to_owned(),
-            "blobserve.registries" | "blobserve.repos" => format!("{parent}.*"),
+            "blobserve.registries" | "blobserve.repos" | "blobserve.hosts" => format!("{parent}.*"),
             _ => format!("{parent}.{}", key.trim()),
         };
         stack.push((indentation, path.clone()));
@@ -71,7 +71,11 @@ fn every_key_of_the_schema_stands_once_in_its_place() {
     assert_eq!(stands.len(), paths.len(), "a key stands twice: {paths:?}");
     let known = config::known_keys();
     let (elements, keys): (Vec<_>, Vec<_>) = known.iter().partition(|key| key.contains("[]"));
-    let names = ["blobserve.registries.*", "blobserve.repos.*"];
+    let names = [
+        "blobserve.registries.*",
+        "blobserve.repos.*",
+        "blobserve.hosts.*",
+    ];
     let wanted: BTreeSet<&str> = keys.into_iter().map(String::as_str).chain(names).collect();
     assert_eq!(stands, wanted);
     // Elements of lists have no default, so they stand in the prose above their list.
@@ -142,6 +146,13 @@ fn only_the_demonstration_differs_from_the_defaults() {
     expected.repos.entry(site).or_default().pre_pull = vec!["v1".into()];
     expected.registries.entry(demo.into()).or_default().layout =
         Some(directory.join("demo/layout"));
+    let host = HostConfig {
+        reference: Reference::parse("demo.localhost/site:v1").expect("a reference"),
+        workdir: None,
+        listing: None,
+        cache: None,
+    };
+    expected.hosts.insert("site.localhost".into(), host);
     assert_eq!(example, expected);
 }
 

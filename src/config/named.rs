@@ -28,6 +28,7 @@ pub(super) const REPO: &[&str] = &[
     "sandbox",
     "crossOriginResourcePolicy",
     "cors",
+    "origin",
 ];
 pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
 pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
@@ -158,6 +159,7 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
             .map(|node| cache(reader, node, &section.path_of("cache"), otherwise))
             .filter(|cache| cache != otherwise),
         site: site(reader, &section),
+        origin: reader.flag(section.get("origin")).unwrap_or(false),
     }
 }
 

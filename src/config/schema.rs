@@ -2,6 +2,7 @@
 
 use super::answers::{CACHE, cache};
 use super::decode::{Field, Reader, Section};
+use super::hosts::{HOST, ORIGINS, OfRepository, hosts, origins};
 use super::named::{INLINE_STATIC, REGISTRY, REPLACEMENT, REPO, registries, repos};
 use super::site::CORS;
 use super::tree::Node;
@@ -48,6 +49,8 @@ const BLOBSERVE: &[&str] = &[
     "headAnyPath",
     "listing",
     "cache",
+    "hosts",
+    "origins",
     "dockerAuth",
     "prometheusAddr",
     "readinessProbeAddr",
@@ -70,13 +73,16 @@ pub(super) fn known_keys() -> Vec<String> {
         .filter(|key| !BESIDE.contains(key))
         .copied()
         .collect();
-    let sections: [(&str, &[&'static str]); 11] = [
+    let sections: [(&str, &[&'static str]); 14] = [
         ("", TOP),
         ("blobserve.", &own),
         ("blobserve.blobSpace.", BLOB_SPACE),
         ("blobserve.limits.", LIMITS),
         ("blobserve.cache.", CACHE),
         ("blobserve.repos.*.cache.", CACHE),
+        ("blobserve.hosts.*.", HOST),
+        ("blobserve.hosts.*.cache.", CACHE),
+        ("blobserve.origins.", ORIGINS),
         ("blobserve.registries.*.", REGISTRY),
         ("blobserve.repos.*.", REPO),
         ("blobserve.repos.*.cors.", CORS),
@@ -149,12 +155,36 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
         "cache",
         &default,
     );
+    let repos = repos(reader, section.get("repos"), &cache);
+    let allow_any_repo = reader.flag(section.get("allowAnyRepo")).unwrap_or(false);
+    let hosts = hosts(reader, section.get("hosts"), |reference| {
+        let none = OfRepository {
+            cache,
+            rules: false,
+        };
+        match repos.get(&reference.repository) {
+            Some(repo) => Some(OfRepository {
+                cache: repo.cache.unwrap_or(cache),
+                rules: repo.site.redirects_file || repo.site.headers_file,
+            }),
+            None => allow_any_repo.then_some(none),
+        }
+    });
+    let origins = origins(reader, section.node("origins").unwrap_or(&absent));
+    if let Some((name, _)) = repos.iter().find(|(_, repo)| repo.origin)
+        && origins.is_none()
+    {
+        let message = format!(
+            "is missing, and `{name}` has `origin: true`: say below which domain origins are, for example \"usercontent.example\""
+        );
+        reader.error(section.line, "origins.domain", &message);
+    }
     let config = Config {
         mode: reader.mode,
         listen,
         timeout,
-        repos: repos(reader, section.get("repos"), &cache),
-        allow_any_repo: reader.flag(section.get("allowAnyRepo")).unwrap_or(false),
+        repos,
+        allow_any_repo,
         blob_space: blob_space(reader, section.node("blobSpace").unwrap_or(&absent), base),
         docker_auth: path(reader, docker_auth, base),
         prometheus_addr: address(reader, prometheus),
@@ -188,6 +218,8 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
         head_any_path: reader.flag(section.get("headAnyPath")).unwrap_or(run),
         listing: reader.flag(section.get("listing")).unwrap_or(run),
         cache,
+        hosts,
+        origins,
     };
     if run && config.docker_auth.is_some() && section.get("anyRepoCredentials").is_none() {
         let message = "true by default under `run`: credentials are used for repositories outside of `repos` too; set it to say which you mean";

@@ -55,6 +55,8 @@ fn the_defaults_are_those_of_the_behaviour_and_differ_by_mode_as_it_says() {
         head_any_path: false,
         listing: false,
         cache: CacheConfig::default(),
+        hosts: BTreeMap::new(),
+        origins: None,
     };
     assert_eq!(serve, expected);
     let run = parse("{}", "config.json", Mode::Run).unwrap().config;

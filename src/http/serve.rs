@@ -1,8 +1,9 @@
 //! The recipe that answers a request:
 //!
-//! 1. Method and Upgrade; preflights of CORS end here.
-//! 2. Reference and file path, cut from the raw URL path.
-//! 3. The view of the image: warm, or waited for until the deadline.
+//! 1. Host, method and Upgrade; preflights of CORS end here.
+//! 2. Reference and file path: as the Host serves them ([`hosts`]), or cut from the raw URL path.
+//! 3. The view of the image: warm, or waited for until the deadline. Where the image has an origin of
+//!    its own, a path URL redirects there.
 //! 4. What the path leads to: file, index file, redirect to the slash, listing
 //!    ([`locate`](super::locate)); rules of the image, fallback, page for 404s around them ([`lead`]).
 //! 5. The representation: content type, InlineVars, validators, cache policy ([`represent`]).
@@ -14,6 +15,8 @@ use super::body::Body;
 use super::cache::CachePolicy;
 use super::error;
 use super::fields;
+use super::host::{self, Host};
+use super::hosts::{self, Hosts, Serves};
 use super::lead::{How, Lead, Site, lead};
 use super::locate::Wanted;
 use super::path::{self, FilePath, PathError};
@@ -26,11 +29,14 @@ use http::{Method, Response, StatusCode};
 use std::time::Duration;
 
 const READ_ONLY: HeaderName = HeaderName::from_static("x-blobserve-readonly");
+/// What a redirect to an origin depends on beside the URL.
+const OURS: &str = "X-BlobServe-ReadOnly, X-BlobServe-InlineVars";
 const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox allow-scripts");
 
 /// What the recipe needs. One per listener.
 pub(super) struct Serve {
     pub(super) images: Images,
+    pub(super) hosts: Hosts,
     /// For the first byte; None: no deadline.
     pub(super) timeout: Option<Duration>,
     /// HEAD of a path that GET would answer with 404 says 200.
@@ -39,7 +45,7 @@ pub(super) struct Serve {
     pub(super) sandbox_unconfigured: bool,
 }
 
-/// A request's URL path, understood.
+/// A request's URL, understood.
 struct Asked<'a> {
     target: Target<'a>,
     /// None: one that no file can have.
@@ -58,11 +64,16 @@ impl Serve {
     }
 
     async fn recipe(&self, request: &Parts) -> Result<Response<Body>, Response<Body>> {
-        if let Some(answer) = self.preflight(request) {
+        let host = host::of_request(request)
+            .map_err(|failed| error::error(StatusCode::BAD_REQUEST, &failed.to_string()))?;
+        let serves = self.hosts.of(host.as_ref());
+        if fields::is_preflight(request)
+            && let Some(answer) = Box::pin(self.preflight(&serves, request)).await
+        {
             return Ok(answer);
         }
         admit(request)?;
-        let asked = understand(request.uri.path())?;
+        let asked = self.understand(&serves, request.uri.path()).await?;
         let reference = &asked.target.reference;
         let view = match self.view(reference, &request.headers).await {
             Ok(view) => view,
@@ -73,12 +84,27 @@ impl Serve {
                 return Err(response);
             }
         };
-        let (mut response, how) = match self.of_image(&view, &asked, request).await {
+        let (view, leaves) = match serves {
+            Serves::Paths => {
+                let may = hosts::may_redirect(&request.method, &request.headers);
+                let leaves = may && view.info.origin;
+                (view, leaves)
+            }
+            Serves::Image(host) => (host.shown.of(view), false),
+            Serves::Origin(label) if !view.info.origin => return Err(no_origin(label)),
+            Serves::Origin(_) => (view, false),
+        };
+        let outcome = match leaves {
+            true => Box::pin(self.to_origin(&view, &asked, host.as_ref(), request)).await,
+            false => self.of_image(&view, &asked, request).await,
+        };
+        let (mut response, how) = match outcome {
             Ok((response, how)) => (response, how),
             Err(response) => (response, None),
         };
         complete(&mut response, how, &view.info, &asked, &request.headers);
-        if self.sandbox_unconfigured && !view.info.configured {
+        let shared = matches!(serves, Serves::Paths);
+        if shared && self.sandbox_unconfigured && !view.info.configured {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
         }
@@ -86,13 +112,40 @@ impl Serve {
     }
 
     /// Step 1, for scripts of other origins. Never asks a registry.
-    fn preflight(&self, request: &Parts) -> Option<Response<Body>> {
-        if !fields::is_preflight(request) {
-            return None;
-        }
-        let target = split_target(request.uri.path()).ok()?;
-        let site = self.images.site(&target.reference.repository)?;
+    async fn preflight(&self, serves: &Serves<'_>, request: &Parts) -> Option<Response<Body>> {
+        let asked = self.understand(serves, request.uri.path()).await.ok()?;
+        let site = self.images.site(&asked.target.reference.repository)?;
         fields::preflight(site, &request.headers)
+    }
+
+    /// Step 2.
+    async fn understand<'a>(
+        &self,
+        serves: &Serves<'_>,
+        raw: &'a str,
+    ) -> Result<Asked<'a>, Response<Body>> {
+        let reference = match serves {
+            Serves::Paths => {
+                return asked(split_target(raw).map_err(|failed| error::reference(&failed))?);
+            }
+            Serves::Image(host) => host.reference.clone(),
+            Serves::Origin(label) => match self.images.warm_origin(label) {
+                Some(reference) => reference,
+                None => Box::pin(self.images.find_origin(label))
+                    .await
+                    .ok_or_else(|| no_origin(label))?,
+            },
+        };
+        // RFC 9112 §3.2.4: an asterisk is for OPTIONS.
+        if !raw.starts_with('/') {
+            let text = "the target of the request is not a path";
+            return Err(error::error(StatusCode::BAD_REQUEST, text));
+        }
+        asked(Target {
+            reference,
+            reference_text: "",
+            path: raw,
+        })
     }
 
     /// Step 3.
@@ -115,6 +168,26 @@ impl Serve {
             },
         };
         outcome.map_err(|failed| error::image(&failed))
+    }
+
+    /// The end of step 3, elsewhere. The label is on disk before anyone is sent there.
+    async fn to_origin(
+        &self,
+        view: &View,
+        asked: &Asked<'_>,
+        host: Option<&Host<'_>>,
+        request: &Parts,
+    ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
+        let label = self.images.origin(&view.info.reference).await;
+        let port = host.and_then(|host| host.port);
+        let (path, query) = (asked.target.path, request.uri.query());
+        let location = self
+            .hosts
+            .location(&label, port, path, query)
+            .ok_or_else(|| no_origin(&label))?;
+        let mut response = redirect(307, &location, &CachePolicy::of(&view.info))?;
+        fields::vary(response.headers_mut(), OURS);
+        Ok((response, None))
     }
 
     /// Steps 4 to 7, with how a file came to be the answer, if one is.
@@ -218,15 +291,19 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Step 2.
-fn understand(raw: &str) -> Result<Asked<'_>, Response<Body>> {
-    let target = split_target(raw).map_err(|failed| error::reference(&failed))?;
+/// The rest of step 2.
+fn asked(target: Target<'_>) -> Result<Asked<'_>, Response<Body>> {
     let path = match path::file_path(target.path) {
         Ok(path) => Some(path),
         Err(PathError::Separator) => None,
         Err(failed) => return Err(error::error(StatusCode::BAD_REQUEST, &failed.to_string())),
     };
     Ok(Asked { target, path })
+}
+
+fn no_origin(label: &str) -> Response<Body> {
+    let text = format!("no image has the origin {label:?}: ask for its path URL first");
+    error::error(StatusCode::NOT_FOUND, &text)
 }
 
 fn ask(headers: &HeaderMap) -> Ask {

@@ -1,7 +1,7 @@
 //! The server of images: what [`Listen`] accepts, [`Serve`] answers and [`Metrics`] count.
 
 use super::body::Body;
-use super::error;
+use super::hosts::Hosts;
 use super::listen::{Listen, Respond};
 use super::reactors::Reactors;
 use super::serve::Serve;
@@ -9,9 +9,8 @@ use crate::config::{Config, Mode};
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::shutdown::Lifecycle;
-use http::header;
 use http::request::Parts;
-use http::{Method, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -39,6 +38,7 @@ impl Server {
     ) -> Server {
         let serve = Serve {
             images,
+            hosts: Hosts::new(config),
             timeout: config.timeout,
             head_any_path: config.head_any_path,
             sandbox_unconfigured: config.mode == Mode::Serve,
@@ -73,14 +73,7 @@ impl Server {
 impl Respond for Shared {
     async fn respond(&self, request: &Parts) -> Response<Body> {
         let started = Instant::now();
-        let response = if names_one_host(request) {
-            self.serve.answer(request).await
-        } else {
-            error::error(
-                StatusCode::BAD_REQUEST,
-                "a request names exactly one Host (RFC 9112 §3.2)",
-            )
-        };
+        let response = self.serve.answer(request).await;
         self.metrics
             .served(&request.method, response.status(), started.elapsed());
         response
@@ -88,15 +81,5 @@ impl Respond for Shared {
 
     fn remembered(&self, status: StatusCode, elapsed: Duration) {
         self.metrics.served(&Method::GET, status, elapsed);
-    }
-}
-
-/// RFC 9112 §3.2: a request of HTTP/1.1 without Host, and any with two, is to be refused.
-fn names_one_host(request: &Parts) -> bool {
-    let mut hosts = request.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => false,
-        (Some(_), None) => true,
-        (None, None) => request.version != Version::HTTP_11,
     }
 }

@@ -99,6 +99,18 @@ impl Ledger {
         blocking(move || blobspace.remove_record(RecordKind::Tag, &name)).await;
     }
 
+    /// What the label of an origin stands for.
+    pub(super) async fn origin(&self, label: &str) -> Option<Reference> {
+        let bytes = self.read(RecordKind::Origin, label.to_owned()).await?;
+        Reference::parse(std::str::from_utf8(&bytes).ok()?).ok()
+    }
+
+    pub(super) async fn put_origin(&self, label: &str, reference: &Reference) {
+        let bytes = reference.to_string().into_bytes();
+        self.write(RecordKind::Origin, label.to_owned(), bytes)
+            .await;
+    }
+
     /// Whether the repository has shown that it has these bytes.
     pub(super) async fn repository_has(&self, repository: &Repository, digest: Digest) -> bool {
         self.claimed(format!("{repository}@{digest}")).await

@@ -26,18 +26,24 @@ pub(super) struct Policy {
     pub(super) listing: bool,
     pub(super) cache: CacheConfig,
     pub(super) site: Arc<SiteConfig>,
+    pub(super) origin: bool,
     pub(super) rules: Option<Rules>,
     immutable_tags: GlobSet,
 }
 
 impl Policies {
     pub(super) fn new(config: &Config) -> Policies {
-        let one = |repo: &RepoConfig, configured| {
+        let any_origin = config
+            .origins
+            .as_ref()
+            .is_some_and(|origins| origins.unconfigured);
+        let one = |repo: &RepoConfig, configured: bool| {
             Arc::new(Policy {
                 configured,
                 listing: repo.listing.unwrap_or(config.listing),
                 cache: repo.cache.unwrap_or(config.cache),
                 site: Arc::new(repo.site.clone()),
+                origin: repo.origin || (any_origin && !configured),
                 rules: Rules::new(&repo.replacements),
                 immutable_tags: globs(&repo.immutable_tags),
                 repo: repo.clone(),
@@ -109,7 +115,7 @@ fn ide_directory(label: &str) -> Option<String> {
 }
 
 /// Without empty and dot components; `..` goes up, and not above the root.
-fn cleaned(path: &str) -> Vec<u8> {
+pub(super) fn cleaned(path: &str) -> Vec<u8> {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

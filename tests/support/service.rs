@@ -2,7 +2,7 @@
 
 use super::client::{Client, Response};
 use super::registry::Registry;
-use blobserve::config::{Mode, parse};
+use blobserve::config::{Config, Mode, parse};
 use blobserve::service::Service;
 use blobserve::shutdown::Phase;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ pub struct Site {
     /// Sends requests to it.
     pub client: Client,
     directory: tempfile::TempDir,
+    config: Config,
 }
 
 /// The whole configuration: defaults that suit tests, then `settings` over them (what stands
@@ -73,12 +74,24 @@ impl Site {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let text = configuration(directory.path(), registries, &settings).to_string();
         let loaded = parse(&text, "test.json", mode).map_err(|error| error.to_string())?;
-        let service = Service::start(loaded.config).await?;
+        let service = Service::start(loaded.config.clone()).await?;
         Ok(Site {
+            config: loaded.config,
             client: Client(service.address),
             service: Some(service),
             directory,
         })
+    }
+
+    /// Stops it and starts it again, on the same blobspace, at another port.
+    pub async fn restart(mut self) -> Site {
+        self.take().stop().await;
+        let service = Service::start(self.config.clone()).await;
+        let service = service.unwrap_or_else(|error| panic!("it does not start again: {error}"));
+        self.client = Client(service.address);
+        self.service = Some(service);
+        self.phase_reached(Phase::Ready).await;
+        self
     }
 
     /// GET. A 200 is asked for again with its ETag, and must be 304 then.
