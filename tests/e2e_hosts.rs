@@ -29,7 +29,7 @@ async fn a_virtual_host_serves_its_image_and_any_other_host_path_urls() {
         &[&registry],
         json!({
             "allowAnyRepo": false,
-            "repos": {&app: {"workdir": "srv"}, &docs: {"workdir": "srv"}},
+            "repos": {&app: {"workdir": "srv", "cors": {"origins": ["https://o.example"]}}, &docs: {"workdir": "srv"}},
             "hosts": {
                 "app.example": {"reference": format!("{app}:v1")},
                 "docs.example": {"reference": format!("{docs}:v1"), "workdir": "/other/", "listing": true,
@@ -74,6 +74,14 @@ async fn a_virtual_host_serves_its_image_and_any_other_host_path_urls() {
     let host = [("Host", "app.example")];
     let slash = site.request("GET", "/docs?a=1", &host).await.expect(301);
     assert_eq!(slash.header("location"), Some("./docs/?a=1"));
+    let preflight = [
+        ("Host", "app.example"),
+        ("Origin", "https://o.example"),
+        ("Access-Control-Request-Method", "GET"),
+    ];
+    let answer = site.request("OPTIONS", "/x", &preflight).await.expect(204);
+    let allowed = answer.header("access-control-allow-origin");
+    assert_eq!(allowed, Some("https://o.example"));
     // The target goes before the field (RFC 9112 §3.2.2).
     let absolute = "http://app.example/app.js";
     let answer = site.get_with(absolute, &[("Host", "docs.example")]).await;

@@ -73,7 +73,7 @@ impl Serve {
             return Ok(answer);
         }
         admit(request)?;
-        let asked = self.understand(&serves, request.uri.path()).await?;
+        let asked = asked(self.target(&serves, request.uri.path()).await?)?;
         let reference = &asked.target.reference;
         let view = match self.view(reference, &request.headers).await {
             Ok(view) => view,
@@ -113,20 +113,20 @@ impl Serve {
 
     /// Step 1, for scripts of other origins. Never asks a registry.
     async fn preflight(&self, serves: &Serves<'_>, request: &Parts) -> Option<Response<Body>> {
-        let asked = self.understand(serves, request.uri.path()).await.ok()?;
-        let site = self.images.site(&asked.target.reference.repository)?;
+        let target = self.target(serves, request.uri.path()).await.ok()?;
+        let site = self.images.site(&target.reference.repository)?;
         fields::preflight(site, &request.headers)
     }
 
     /// Step 2.
-    async fn understand<'a>(
+    async fn target<'a>(
         &self,
         serves: &Serves<'_>,
         raw: &'a str,
-    ) -> Result<Asked<'a>, Response<Body>> {
+    ) -> Result<Target<'a>, Response<Body>> {
         let reference = match serves {
             Serves::Paths => {
-                return asked(split_target(raw).map_err(|failed| error::reference(&failed))?);
+                return split_target(raw).map_err(|failed| error::reference(&failed));
             }
             Serves::Image(host) => host.reference.clone(),
             Serves::Origin(label) => match self.images.warm_origin(label) {
@@ -141,7 +141,7 @@ impl Serve {
             let text = "the target of the request is not a path";
             return Err(error::error(StatusCode::BAD_REQUEST, text));
         }
-        asked(Target {
+        Ok(Target {
             reference,
             reference_text: "",
             path: raw,
