@@ -22,6 +22,8 @@ PACKAGES = {
               "typescript@5.6.3", "@esbuild/linux-x64@0.24.0"],
 }
 WARM = {"1k.bin": 1 << 10, "10k.bin": 10 << 10, "100k.bin": 100 << 10, "10m.bin": 10 << 20}
+# Files of the `serving` image beside those of `warm`: a directory to be listed, and one file that is cold.
+LISTED, HUGE = 1_000, 1 << 30
 TIME = 1_700_000_000
 OCI = "application/vnd.oci.image."
 
@@ -39,9 +41,15 @@ def packed(package, cache):
 
 def members(kind, cache):
     """(path, content) of every file of the image."""
-    if kind == "warm":
+    if kind in ("warm", "serving"):
         for name, size in WARM.items():
             yield name, random.Random(size).randbytes(size)
+        if kind == "serving":
+            for number in range(LISTED):
+                yield f"listed/file-{number:04}.js", b"let n = %d;\n" % number
+            noise = random.Random(HUGE)
+            # Compressible, so that the image is made in seconds.
+            yield "huge.bin", b"".join(noise.randbytes(4096) * 16 for _ in range(HUGE // 65536))
         return
     for package in PACKAGES[kind]:
         directory = package[: package.rindex("@")]

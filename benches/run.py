@@ -117,12 +117,13 @@ def start_registry(run, directory):
     return Server(["docker-registry", "serve", config], port, run / "registry.log")
 
 
-def start_blobserve(run, registry, location):
+def start_blobserve(run, registry, location, settings=None):
+    """`settings`: further keys under `blobserve`."""
     port = free_port()
     host = f"127.0.0.1:{registry.port}"
-    repos = {f"{host}/bench/{kind}": {} for kind in ("small", "large", "warm")}
+    repos = {f"{host}/bench/{kind}": {} for kind in ("small", "large", "warm", "serving")}
     config = {"blobserve": {"address": f"127.0.0.1:{port}", "blobSpace": {"location": str(location)}, "drainDelay": "0s",
-                            "repos": repos, "registries": {host: {"plainHttp": True}}}}
+                            "repos": repos, "registries": {host: {"plainHttp": True}}, **(settings or {})}}
     path = run / f"blobserve-{port}.json"
     path.write_text(json.dumps(config))
     binary = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "release" / "blobserve"
@@ -155,6 +156,33 @@ def ask(port, path):
     if answer.status != 200:
         raise SystemExit(f"GET {path}: {answer.status} {body[:200]}")
     return seconds, len(body)
+
+
+def ask_length(port, path):
+    """Bytes of a 200, read and let go of."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    length = 0
+    while piece := answer.read(1 << 20):
+        length += len(piece)
+    if answer.status != 200:
+        raise SystemExit(f"GET {path}: {answer.status}")
+    return length
+
+
+def need(tools, install):
+    """Ends the script when a tool is missing, or installs it."""
+    missing = sorted({package for tool, package in tools.items() if shutil.which(tool) is None})
+    if missing and install:
+        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *missing], check=True)
+    elif missing:
+        sys.exit(f"missing tools: run with --install, or: apt-get install {' '.join(missing)}")
+
+
+def push(registry, image):
+    target = f"docker://127.0.0.1:{registry.port}/bench/{image['kind']}:v1"
+    subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{image['layout']}:v1", target], check=True)
 
 
 def shell(command):
@@ -299,11 +327,7 @@ def main():
     parser.add_argument("--install", action="store_true", help="install missing tools by apt-get (as root)")
     arguments = parser.parse_args()
 
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
-    if missing and arguments.install:
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *missing], check=True)
-    elif missing:
-        sys.exit(f"missing tools: run with --install, or: apt-get install {' '.join(missing)}")
+    need(TOOLS, arguments.install)
     subprocess.run(["cargo", "build", "--release", "--locked"], check=True, cwd=REPOSITORY)
 
     work = arguments.work.resolve()
@@ -316,8 +340,7 @@ def main():
     registry = start_registry(run, work / "registry")
     try:
         for image in images:
-            target = f"docker://127.0.0.1:{registry.port}/bench/{image['kind']}:v1"
-            subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{image['layout']}:v1", target], check=True)
+            push(registry, image)
         if kinds:
             results["cold"] = cold(arguments, run, registry, kinds)
         if arguments.only != "cold":

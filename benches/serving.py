@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+"""blobserve beside nginx in all other ways of serving than plain HTTP/1.1: HTTP/2, TLS, 304, listings;
+what the access log costs; and what small requests wait for while a large cold file is sent.
+
+    python3 benches/serving.py                       everything, some five minutes on two cores
+    python3 benches/serving.py --only h2c,304        some of it
+
+How each figure is taken: BENCHMARKS.md. Everything listens on loopback and ends with the script.
+"""
+import argparse
+import ctypes
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+
+sys.dont_write_bytecode = True
+import layers  # noqa: E402
+import run as bench  # noqa: E402
+
+REPOSITORY = bench.REPOSITORY
+TOOLS = {"docker-registry": "docker-registry", "skopeo": "skopeo", "nginx": "nginx", "wrk": "wrk",
+         "h2load": "nghttp2-client", "openssl": "openssl"}
+# Requests of one run of h2load, and streams at once of each of its connections.
+H2_REQUESTS, H2_STREAMS = 60_000, 10
+RATE, TAIL_SECONDS = 2_000, 8
+
+
+def certificate(run):
+    """A certificate of our own for localhost: (certificate, key), as both servers get them."""
+    cert, key = run / "cert.pem", run / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert],
+                   check=True, capture_output=True)
+    return cert, key
+
+
+def start_nginx(run, root, cert, key):
+    """(server, port of h2c, port of TLS); its own port is that of HTTP/1.1."""
+    plain, h2c, tls = (bench.free_port() for _ in range(3))
+    config = run / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(f"""{user} worker_processes 2; daemon off; pid {run}/nginx.pid; error_log {run}/nginx-error.log;
+events {{ worker_connections 4096; }}
+http {{ sendfile on; tcp_nopush on; access_log off; keepalive_requests 1000000000; keepalive_timeout 300s;
+ open_file_cache max=10000 inactive=300s; open_file_cache_valid 300s; open_file_cache_min_uses 1;
+ client_body_temp_path {run}/nginx-body; proxy_temp_path {run}/nginx-proxy; fastcgi_temp_path {run}/nginx-fastcgi;
+ uwsgi_temp_path {run}/nginx-uwsgi; scgi_temp_path {run}/nginx-scgi; root {root}; autoindex on;
+ ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;
+ server {{ listen 127.0.0.1:{plain} backlog=4096; }}
+ server {{ listen 127.0.0.1:{h2c} http2 backlog=4096; }}
+ server {{ listen 127.0.0.1:{tls} ssl backlog=4096; }} }}
+""")
+    return bench.Server(["nginx", "-c", config], plain, run / "nginx.log"), h2c, tls
+
+
+def wrk(seconds, url, *more):
+    """(requests a second, requests)."""
+    out = subprocess.run(["wrk", "-t1", "-c64", f"-d{seconds}s", "--timeout", "20s", *more, url], check=True, stdout=subprocess.PIPE, text=True).stdout
+    if "Non-2xx" in out and "If-None-Match" not in " ".join(more) or "Socket errors" in out:
+        raise SystemExit(f"{url} was not answered properly:\n{out}")
+    requests = int(re.search(r"(\d+) requests in", out)[1])
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), requests
+
+
+def h2load(url):
+    out = subprocess.run(["h2load", "-t1", "-c64", f"-m{H2_STREAMS}", f"-n{H2_REQUESTS}", url], check=True, stdout=subprocess.PIPE, text=True).stdout
+    if f"{H2_REQUESTS} 2xx" not in out:
+        raise SystemExit(f"{url} was not answered properly:\n{out}")
+    return float(re.search(r"([\d.]+) req/s", out)[1]), H2_REQUESTS
+
+
+def etag(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.getheader("ETag")
+
+
+def peers(arguments, ours, nginx, ports):
+    """Name → (aim of the ratio, load on ours, load on nginx)."""
+    seconds, prefix = arguments.duration, ports["prefix"]
+
+    def both(scheme, our_port, their_port, path, load):
+        return (lambda: load(f"{scheme}://127.0.0.1:{our_port}{prefix}{path}"),
+                lambda: load(f"{scheme}://127.0.0.1:{their_port}{path}"))
+
+    plain = lambda url: wrk(seconds, url)  # noqa: E731
+
+    def conditional(port, path):
+        tag = etag(port, path)
+        return lambda: wrk(seconds, f"http://127.0.0.1:{port}{path}", "-H", f"If-None-Match: {tag}")
+
+    return {
+        "h2c": ("h2c, 1 KB", 1.2, *both("http", ours.port, ports["h2c"], "/1k.bin", h2load)),
+        "https1k": ("HTTPS, 1 KB", 1.0, *both("https", ports["our_tls"], ports["tls"], "/1k.bin", plain)),
+        "https100k": ("HTTPS, 100 KB", 1.0, *both("https", ports["our_tls"], ports["tls"], "/100k.bin", plain)),
+        "304": ("304", 1.2, conditional(ours.port, f"{prefix}/1k.bin"), conditional(nginx.port, "/1k.bin")),
+        "listing": (f"listing of {layers.LISTED:,} entries", 1.0, *both("http", ours.port, nginx.port, "/listed/", plain)),
+    }
+
+
+def compare(arguments, results, run, registry, work, wanted):
+    cert, key = certificate(run)
+    nginx, h2c, tls = start_nginx(run, layers.write_files("serving", work), cert, key)
+    our_tls = bench.free_port()
+    settings = {"listing": True, "tls": {"cert": str(cert), "key": str(key), "address": f"127.0.0.1:{our_tls}"}}
+    ours = bench.start_blobserve(run, registry, run / "blobs", settings)
+    prefix = f"/127.0.0.1:{registry.port}/bench/serving:v1"
+    ports = {"h2c": h2c, "tls": tls, "our_tls": our_tls, "prefix": prefix}
+    try:
+        bench.ask(ours.port, f"{prefix}/1k.bin")
+        for name, (title, aim, on_ours, on_nginx) in peers(arguments, ours, nginx, ports).items():
+            if name not in wanted:
+                continue
+            rows = {"blobserve": [], "nginx": []}
+            for number in range(arguments.rounds):
+                pair = [("blobserve", ours, on_ours), ("nginx", nginx, on_nginx)]
+                for which, server, load in pair if number % 2 else reversed(pair):
+                    before = server.cpu()
+                    rate, requests = load()
+                    rows[which].append({"rate": rate, "cpu_us": (server.cpu() - before) / requests * 1e6})
+            results[name] = {"title": title, "aim": aim, "rows": rows}
+            print(f"  {title}: {bench.ratio(rows['blobserve'], rows['nginx'], 'rate'):.2f}", flush=True)
+    finally:
+        ours.stop()
+        nginx.stop()
+
+
+def observed(arguments, results, run, registry):
+    """Our own requests per second with an access log, over those without."""
+    prefix = f"/127.0.0.1:{registry.port}/bench/serving:v1"
+    log = {"accessLog": {"format": "combined", "file": str(run / "access.log")}}
+    servers = {"logged": bench.start_blobserve(run, registry, run / "blobs-logged", log),
+               "quiet": bench.start_blobserve(run, registry, run / "blobs-quiet")}
+    rows = {"logged": [], "quiet": []}
+    try:
+        for server in servers.values():
+            bench.ask(server.port, f"{prefix}/1k.bin")
+        for number in range(arguments.rounds):
+            for which in ("logged", "quiet") if number % 2 else ("quiet", "logged"):
+                rate, _ = wrk(arguments.duration, f"http://127.0.0.1:{servers[which].port}{prefix}/1k.bin")
+                rows[which].append({"rate": rate})
+    finally:
+        for server in servers.values():
+            server.stop()
+    results["observed"] = rows
+
+
+def forget(directory):
+    """Takes the packs out of the page cache (POSIX_FADV_DONTNEED)."""
+    os.sync()
+    libc = ctypes.CDLL(None, use_errno=True)
+    for pack in pathlib.Path(directory).rglob("*.pack"):
+        with open(pack, "rb") as one:
+            libc.posix_fadvise(one.fileno(), ctypes.c_long(0), ctypes.c_long(0), 4)
+
+
+def tail(arguments, results, run, registry):
+    """99th percentile of small requests at a fixed rate: quiet, and while a cold file of 1 GiB is sent."""
+    prefix = f"/127.0.0.1:{registry.port}/bench/serving:v1"
+    out = subprocess.run(["cargo", "bench", "--no-run", "--bench", "rate"], check=True, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True).stderr
+    binary = REPOSITORY / re.search(r"\((.*?rate-[0-9a-f]+)\)", out)[1]
+    place = run / "blobs-tail"
+    rows = []
+    for _ in range(arguments.rounds):
+        # A new process, so that nothing of the pack is mapped or in memory but what was asked for.
+        server = bench.start_blobserve(run, registry, place)
+        try:
+            bench.ask(server.port, f"{prefix}/1k.bin")
+            forget(place)
+            bench.ask(server.port, f"{prefix}/1k.bin")
+            load = [binary, f"127.0.0.1:{server.port}", f"{prefix}/1k.bin", str(RATE), str(TAIL_SECONDS)]
+            quiet = json.loads(subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            ended, sent = threading.Event(), []
+
+            def send():
+                while not ended.is_set():
+                    forget(place)
+                    sent.append(bench.ask_length(server.port, f"{prefix}/huge.bin"))
+
+            sending = threading.Thread(target=send)
+            sending.start()
+            busy = json.loads(subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            ended.set()
+            sending.join()
+            rows.append({"quiet": quiet["p99"], "busy": busy["p99"], "sent": len(sent)})
+            print(f"  p99 quiet {quiet['p99']} us, while {len(sent)} x 1 GiB is sent {busy['p99']} us", flush=True)
+        finally:
+            server.stop()
+    results["tail"] = rows
+
+
+def report(results):
+    lines = ["| what | requests/s ÷ nginx's | aim | CPU per request ÷ nginx's |", "|---|---|---|---|"]
+    for one in results.values():
+        if isinstance(one, dict) and "title" in one:
+            ours, theirs = one["rows"]["blobserve"], one["rows"]["nginx"]
+            lines.append(f"| {one['title']} | {bench.ratio(ours, theirs, 'rate'):.2f} | {one['aim']} | {bench.ratio(ours, theirs, 'cpu_us'):.2f} |")
+    if "observed" in results:
+        rows = results["observed"]
+        lines += ["", f"with metrics and an access log: {bench.ratio(rows['logged'], rows['quiet'], 'rate'):.3f} of the requests/s without the log"]
+    if "tail" in results:
+        ratio = statistics.median(row["busy"] / row["quiet"] for row in results["tail"])
+        lines += ["", f"p99 of 1 KB at {RATE}/s while a cold 1 GiB file is sent: {ratio:.2f} x its quiet value"]
+    return "\n".join(lines)
+
+
+def main():
+    every = ["h2c", "https1k", "https100k", "304", "listing", "observed", "tail"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
+    parser.add_argument("--duration", type=int, default=3, help="seconds of one wrk run (default 3)")
+    parser.add_argument("--only", default=",".join(every), help=f"some of: {','.join(every)}")
+    parser.add_argument("--work", type=pathlib.Path, default=REPOSITORY / "target" / "bench", help="where images and runs lie")
+    parser.add_argument("--json", type=pathlib.Path, help="where the raw figures go (default WORK/serving.json)")
+    parser.add_argument("--install", action="store_true", help="install missing tools by apt-get (as root)")
+    arguments = parser.parse_args()
+    wanted = arguments.only.split(",")
+    if unknown := set(wanted) - set(every):
+        parser.error(f"unknown: {unknown}")
+    bench.need(TOOLS, arguments.install)
+    subprocess.run(["cargo", "build", "--release", "--locked"], check=True, cwd=REPOSITORY)
+
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    image = layers.make("serving", work)
+    run = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=work))
+    registry = bench.start_registry(run, work / "registry")
+    results = {}
+    try:
+        bench.push(registry, image)
+        compare(arguments, results, run, registry, work, wanted)
+        if "observed" in wanted:
+            observed(arguments, results, run, registry)
+        if "tail" in wanted:
+            tail(arguments, results, run, registry)
+    finally:
+        registry.stop()
+        shutil.rmtree(run, ignore_errors=True)
+    destination = arguments.json or work / "serving.json"
+    destination.write_text(json.dumps(results, indent=1))
+    print(f"\n{report(results)}\n\nraw figures: {destination}")
+
+
+if __name__ == "__main__":
+    main()
