@@ -185,7 +185,8 @@ async fn token(
             _ => failure,
         });
     }
-    let bytes = super::client::read(transport, &mut response, MAX_BYTES, "answer")
+    let bytes = transport
+        .whole(&mut response, MAX_BYTES, "answer")
         .await
         .map_err(at_service)?;
     let wrong = |what: &str| Failure::wrong(format!("token service {what}"));

@@ -16,7 +16,7 @@ use crate::config::{Config, ConfigError};
 use crate::digest::{Algorithm, Digest};
 use crate::metrics::Metrics;
 use crate::reference::Repository;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
 use std::collections::{HashMap, HashSet};
@@ -178,13 +178,10 @@ impl Client {
         let media_type = media_type
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        let bytes = read(
-            &self.transport,
-            &mut response,
-            self.manifest_bytes,
-            "document",
-        )
-        .await?;
+        let read = self
+            .transport
+            .whole(&mut response, self.manifest_bytes, "document");
+        let bytes = read.await?;
         verified(bytes, media_type, expected, said).await
     }
 
@@ -392,39 +389,6 @@ pub(super) fn content_digest(response: &Response) -> Option<Digest> {
         .ok()?
         .parse()
         .ok()
-}
-
-/// Reads a body of at most `limit` bytes.
-pub(super) async fn read(
-    transport: &Transport,
-    response: &mut Response,
-    limit: u64,
-    what: &str,
-) -> Result<Bytes, Failure> {
-    let too_large = || Failure::wrong(format!("{what} is larger than {limit} bytes"));
-    if response
-        .content_length()
-        .is_some_and(|length| length > limit)
-    {
-        return Err(too_large());
-    }
-    let body = async {
-        let mut bytes = BytesMut::new();
-        while let Some(piece) = transport.piece(response).await? {
-            if bytes.len() as u64 + piece.len() as u64 > limit {
-                return Err(too_large());
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes.freeze())
-    };
-    let whole = transport.timeouts.document;
-    tokio::time::timeout(whole, body).await.unwrap_or_else(|_| {
-        Err(Failure::silent(format!(
-            "{what} did not arrive within {} s",
-            whole.as_secs_f32()
-        )))
-    })
 }
 
 /// Checks bytes against what was asked for and what the source says; hashes off the reactor.

@@ -10,6 +10,7 @@ use super::error::Failure;
 use super::retry::Retries;
 use super::site::{Sites, is_loopback, literal, origin};
 use crate::metrics::Metrics;
+use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Request, Response};
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -118,14 +119,44 @@ impl Transport {
     }
 
     /// Reads the next piece of a body; None at its end.
-    pub(super) async fn piece(
-        &self,
-        response: &mut Response,
-    ) -> Result<Option<bytes::Bytes>, Failure> {
+    pub(super) async fn piece(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
         match tokio::time::timeout(self.timeouts.stall, response.chunk()).await {
             Ok(piece) => piece.map_err(|error| self.explain(&error)),
             Err(_) => Err(Failure::silent(self.stalled())),
         }
+    }
+
+    /// Reads a whole body of at most `limit` bytes. `what` it is, for messages.
+    pub(super) async fn whole(
+        &self,
+        response: &mut Response,
+        limit: u64,
+        what: &str,
+    ) -> Result<Bytes, Failure> {
+        let too_large = || Failure::wrong(format!("{what} is larger than {limit} bytes"));
+        if response
+            .content_length()
+            .is_some_and(|length| length > limit)
+        {
+            return Err(too_large());
+        }
+        let body = async {
+            let mut bytes = BytesMut::new();
+            while let Some(piece) = self.piece(response).await? {
+                if bytes.len() as u64 + piece.len() as u64 > limit {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&piece);
+            }
+            Ok(bytes.freeze())
+        };
+        let time = self.timeouts.document;
+        tokio::time::timeout(time, body).await.unwrap_or_else(|_| {
+            Err(Failure::silent(format!(
+                "{what} did not arrive within {} s",
+                time.as_secs_f32()
+            )))
+        })
     }
 
     /// The text for a body that stopped.
