@@ -218,6 +218,11 @@ impl<C: Content> Blobspace<C> {
     pub fn get(&self, key: &Key) -> Option<Lease<C>> {
         self.space.get(key)
     }
+    /// The keys of a base's side packs, in order; nothing if the base is not there. Waits for the list
+    /// of packs in the first milliseconds after a start.
+    pub fn sides(&self, base: &Key) -> Vec<Key> {
+        self.space.sides(base)
+    }
     /// Starts a pack. Reservations are ordered by age: the youngest gives way. A side pack's base
     /// is not evicted while this lasts; if it is not there, the error is [`BlobspaceError::Contended`].
     pub fn reserve(self: &Arc<Self>, key: &Key) -> Result<Reservation<C>, BlobspaceError> {

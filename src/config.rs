@@ -77,6 +77,8 @@ pub struct Config {
     pub listing: bool,
     /// Of answers that may change, where the repository does not say otherwise.
     pub cache: CacheConfig,
+    /// Encoded forms of files, where the repository does not say otherwise.
+    pub encodings: Encodings,
     /// Virtual hosts, by their lower-case names.
     pub hosts: BTreeMap<String, HostConfig>,
     /// Origins of single images; None: there are none.
@@ -130,6 +132,17 @@ pub struct Lifetime {
     pub stale_while_revalidate: u64,
     /// After that, while asking fails (RFC 5861 §4).
     pub stale_if_error: u64,
+}
+
+/// `encodings`: which encoded forms (RFC 9110 §8.4.1) of files are sent to those who accept them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encodings {
+    /// None; Accept-Encoding is not looked at.
+    Off,
+    /// Those that the image has beside its files: `x.js.br`, `x.js.zst`, `x.js.gz`.
+    Sidecars,
+    /// Those, and our own.
+    All,
 }
 
 /// `readiness`.
@@ -203,6 +216,8 @@ pub struct RepoConfig {
     pub origin: bool,
     /// How its files make a site.
     pub site: SiteConfig,
+    /// Overrides `encodings`.
+    pub encodings: Option<Encodings>,
 }
 
 /// Keys of `repos.<name>`: how its files make a site, and what its answers carry.

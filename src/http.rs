@@ -2,7 +2,8 @@
 //!
 //! `listen` accepts connections, `transport` is TCP or TLS and `socket` keeps their time; `server` counts; `serve` is the recipe.
 //! The decisions in it (`path`, `locate`, `lead`, `decide` over `conditional` and `range`, `content_type`,
-//! `cache`, `inline`, `listing`, `fields`, `host`, `hosts`) are pure and tested as tables; `represent` makes answers of them,
+//! `cache`, `encoding`, `inline`, `listing`, `fields`, `host`, `hosts`) are pure and tested as tables; `offer`
+//! chooses the file, a sidecar or a variant, `represent` makes answers of them,
 //! `error` maps what can fail to statuses, `body` sends.
 //!
 //! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
@@ -12,6 +13,7 @@ mod cache;
 mod conditional;
 mod content_type;
 mod decide;
+mod encoding;
 mod error;
 mod fields;
 mod host;
@@ -22,6 +24,7 @@ mod lead;
 mod listen;
 mod listing;
 mod locate;
+mod offer;
 mod path;
 mod range;
 mod reactors;
@@ -35,5 +38,6 @@ mod transport;
 
 pub(crate) use body::Body;
 pub use decide::{Decision, Facts, decide};
+pub use encoding::Accepted;
 pub(crate) use listen::{Listen, Respond};
 pub use server::Server;

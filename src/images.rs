@@ -22,15 +22,18 @@ mod pool;
 mod prepare;
 mod shown;
 mod site;
+mod variants;
 mod view;
 
+pub use crate::encode::Coding;
 pub use error::ImageError;
 pub use integrity::Integrity;
 pub use shown::Shown;
+pub use variants::Found;
 pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
 use crate::blobspace::{Blobspace, Content, WeakLease};
-use crate::config::{CacheConfig, Config, InlineStatic, SiteConfig};
+use crate::config::{CacheConfig, Config, Encodings, InlineStatic, SiteConfig};
 use crate::digest::Digest;
 use crate::metrics::Metrics;
 use crate::pack::Pack;
@@ -51,6 +54,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
+use variants::Variants;
 
 /// How long a registry's 404 is remembered.
 const MISSING_LASTS: Duration = Duration::from_secs(5);
@@ -92,6 +96,8 @@ pub struct ViewInfo {
     pub configured: bool,
     /// Directories are listed.
     pub listing: bool,
+    /// Which encoded forms of its files are sent.
+    pub encodings: Encodings,
     /// Applied on request to `/` and `…/index.html`.
     pub inline_static: Vec<InlineStatic>,
     /// How long what is not immutable may be reused.
@@ -134,6 +140,7 @@ struct Inner {
     missing: Failures<Reference>,
     integrity: Integrity,
     origins: Origins,
+    variants: Variants,
     draining: watch::Sender<bool>,
 }
 
@@ -177,6 +184,7 @@ impl Images {
         );
         let ledger = Ledger::new(blobspace.clone());
         let origins = Origins::new(ledger.clone());
+        let variants = Variants::new(blobspace.clone(), metrics.clone(), config.memory_limit);
         let fetcher = Fetcher::new(
             registries.clone(),
             blobspace.clone(),
@@ -205,6 +213,7 @@ impl Images {
             missing: Failures::new(MISSING_LASTS),
             integrity: Integrity::new(),
             origins,
+            variants,
             draining: watch::Sender::new(false),
         }))
     }
@@ -242,6 +251,22 @@ impl Images {
     /// From now on nothing cold is fetched: all who wait get [`ImageError::Busy`].
     pub fn drain(&self) {
         self.0.draining.send_replace(true);
+        self.0.variants.end();
+    }
+
+    /// Whether a file of so many bytes may have variants of our own.
+    pub fn encodable(&self, bytes: u64) -> bool {
+        self.0.variants.takes(bytes)
+    }
+
+    /// Our own variants of a file, as far as they are here. Never waits.
+    pub fn variants(&self, file: &FileNode) -> Found {
+        self.0.variants.find(file)
+    }
+
+    /// Has a variant made in the background, for later requests. Never waits.
+    pub fn encode(&self, file: &FileNode, coding: Coding) {
+        self.0.variants.demand(file, coding);
     }
 
     /// The label of the origin that serves the reference and nothing else; it stands for it from now on.
@@ -496,6 +521,7 @@ impl Inner {
             immutable: policy.is_immutable(reference),
             configured: policy.configured,
             listing: policy.listing,
+            encodings: policy.encodings,
             inline_static: policy.repo.inline_static.clone(),
             cache: policy.cache,
             site: policy.site.clone(),

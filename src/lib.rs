@@ -11,8 +11,8 @@
 //! 4. [`images`]: the facade. A reference becomes a view of files; one flight
 //!    per thing; freshness of tags.
 //! 5. [`registry`]: manifests and blobs from registries and OCI layouts.
-//! 6. [`unpack`] and [`modify`]: a compressed layer becomes a pack, verified; a
-//!    pack becomes a side pack with replacements applied.
+//! 6. [`unpack`], [`modify`] and [`encode`]: a compressed layer becomes a pack, verified; a
+//!    pack becomes a side pack with replacements applied, or with encoded variants of files.
 //! 7. [`pack`]: the file format that a layer is stored and served in.
 //! 8. [`blobspace`]: the size-bounded directory that holds packs and records.
 //! 9. [`service`], [`admin`], [`metrics`], [`shutdown`], [`cli`]: assembly, probes, counters, life cycle,
@@ -25,6 +25,7 @@ pub mod blobspace;
 pub mod cli;
 pub mod config;
 pub mod digest;
+pub mod encode;
 pub mod http;
 pub mod images;
 pub mod metrics;

@@ -12,7 +12,8 @@ use exchanges::Exchanges;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Metrics {
     packs: IntGauge,
     bytes: IntGaugeVec,
     evictions: IntCounter,
+    encoded: IntCounterVec,
+    encoded_bytes: IntCounterVec,
     connections: IntGauge,
     refused: IntCounter,
     handshakes_failed: IntCounter,
@@ -76,6 +79,20 @@ impl Metrics {
                 "blobserve_blobspace_evictions_total",
                 "Packs evicted to make room.",
             ),
+            encoded: valid(IntCounterVec::new(
+                Opts::new(
+                    "blobserve_variants_made_total",
+                    "Encoded variants of files that were made, by content coding.",
+                ),
+                &["coding"],
+            )),
+            encoded_bytes: valid(IntCounterVec::new(
+                Opts::new(
+                    "blobserve_variants_bytes_total",
+                    "Bytes of the files that variants were made of (source) and of the variants (encoded), by content coding.",
+                ),
+                &["coding", "side"],
+            )),
             connections: gauge("blobserve_connections", "Client connections open now."),
             refused: counter(
                 "blobserve_connections_refused_total",
@@ -95,6 +112,8 @@ impl Metrics {
         metrics.register(metrics.packs.clone());
         metrics.register(metrics.bytes.clone());
         metrics.register(metrics.evictions.clone());
+        metrics.register(metrics.encoded.clone());
+        metrics.register(metrics.encoded_bytes.clone());
         metrics.register(metrics.connections.clone());
         metrics.register(metrics.refused.clone());
         metrics.register(metrics.handshakes_failed.clone());
@@ -143,6 +162,15 @@ impl Metrics {
         let counted = self.evictions.get();
         self.evictions
             .inc_by(usage.evictions.saturating_sub(counted));
+    }
+
+    /// One variant was made, in this coding, of a file of `source` bytes.
+    pub fn encoded(&self, coding: &'static str, source: u64, encoded: u64) {
+        self.encoded.with_label_values(&[coding]).inc();
+        for (side, bytes) in [("source", source), ("encoded", encoded)] {
+            let counter = self.encoded_bytes.with_label_values(&[coding, side]);
+            counter.inc_by(bytes);
+        }
     }
 
     /// A client connection was accepted; it is counted as open until the guard is dropped.
@@ -244,6 +272,7 @@ mod tests {
             record_bytes: 4,
             evictions: 5,
         });
+        metrics.encoded("br", 1000, 300);
         metrics.connection_refused();
         metrics.handshake().succeeded();
         drop(metrics.handshake());
@@ -279,6 +308,9 @@ mod tests {
             "blobserve_blobspace_bytes{state=\"sealed\"} 1000",
             "blobserve_blobspace_bytes{state=\"leased\"} 200",
             "blobserve_blobspace_evictions_total 5",
+            "blobserve_variants_made_total{coding=\"br\"} 1",
+            "blobserve_variants_bytes_total{coding=\"br\",side=\"encoded\"} 300",
+            "blobserve_variants_bytes_total{coding=\"br\",side=\"source\"} 1000",
             "blobserve_connections 1",
             "blobserve_connections_refused_total 1",
             "blobserve_tls_handshakes_failed_total 1",

@@ -75,6 +75,12 @@ const RULES: &[Rule] = &[
         because: "rules turn one pack into another, without network or disk layout",
     },
     Rule {
+        module: "encode",
+        may_name: &[],
+        must_not_name: OUTSIDE,
+        because: "bytes become other bytes",
+    },
+    Rule {
         module: "unpack",
         may_name: &["config", "digest", "pack"],
         must_not_name: &[
@@ -106,6 +112,7 @@ const RULES: &[Rule] = &[
             "blobspace",
             "config",
             "digest",
+            "encode",
             "metrics",
             "modify",
             "oci",

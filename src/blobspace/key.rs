@@ -32,6 +32,10 @@ impl Key {
     pub fn base_key(&self) -> Option<Key> {
         self.0.split_once('+').map(|(base, _)| Key(base.into()))
     }
+    /// The name within its base, for a side pack.
+    pub fn side_name(&self) -> Option<&str> {
+        self.0.split_once('+').map(|(_, name)| name)
+    }
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

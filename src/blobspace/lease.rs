@@ -1,6 +1,7 @@
 //! Leases: who keeps a sealed pack's bytes on disk, and since when it was used.
 
 use super::Content;
+use super::key::Key;
 use super::space::Space;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -72,6 +73,8 @@ impl<C: Content> Drop for Stored<C> {
 /// A pack's content, opened. Fields drop in this order: first the mapping, then the claim on the bytes.
 pub(super) struct Opened<C: Content> {
     pub(super) content: C,
+    /// The pack's own name, or for a side pack its base's.
+    pub(super) base: Key,
     pub(super) stored: Arc<Stored<C>>,
     pub(super) clock: Arc<Clock>,
 }
@@ -107,6 +110,10 @@ impl<C: Content> Lease<C> {
     /// again after its eviction.
     pub fn number(&self) -> u64 {
         self.0.stored.serial
+    }
+    /// The pack's own key, or for a side pack its base's.
+    pub fn base(&self) -> &Key {
+        &self.0.base
     }
     /// True once the pack was evicted or discarded; the lease goes on being readable.
     pub fn evicted(&self) -> bool {

@@ -114,6 +114,7 @@ impl<C: Content> Reservation<C> {
         let serial = self.number;
         let opened = Arc::new(Opened {
             content,
+            base: self.key.base_key().unwrap_or_else(|| self.key.clone()),
             stored: Arc::new(space.stored(bytes, serial, now)),
             clock: space.clock.clone(),
         });

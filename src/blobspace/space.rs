@@ -8,6 +8,7 @@ use super::{Content, Tuning, Usage};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
+use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -112,6 +113,17 @@ pub(super) struct Evicted<C: Content> {
 impl<C: Content> State<C> {
     pub(super) fn used(&self) -> u64 {
         self.sealed + self.evicted + self.reserved + self.records.bytes
+    }
+    /// The side packs of a base, in order; none for a side pack.
+    fn sides(&self, base: &Key) -> Vec<Key> {
+        let behind = self
+            .table
+            .range::<Key, _>((Bound::Excluded(base), Bound::Unbounded));
+        behind
+            .map(|(side, _)| side)
+            .take_while(|side| side.is_side_of(base))
+            .cloned()
+            .collect()
     }
     /// Puts a sealed pack into the table.
     pub(super) fn insert(
@@ -237,6 +249,7 @@ impl<C: Content> Space<C> {
                     let clock = self.clock.clone();
                     let opened = Arc::new(Opened {
                         content,
+                        base: key.base_key().unwrap_or_else(|| key.clone()),
                         stored,
                         clock,
                     });
@@ -296,15 +309,7 @@ impl<C: Content> Space<C> {
     /// Unlinks a pack, its side packs first. Adds them to `out`, to be dropped without the lock.
     /// Returns their bytes.
     pub(super) fn evict(&self, state: &mut State<C>, key: &Key, out: &mut Vec<Evicted<C>>) -> u64 {
-        let mut sides: Vec<Key> = Vec::new();
-        if key.base_key().is_none() {
-            let behind = state.table.range(key.clone()..).skip(1);
-            sides.extend(
-                behind
-                    .map(|(side, _)| side.clone())
-                    .take_while(|side| side.is_side_of(key)),
-            );
-        }
+        let sides = state.sides(key);
         let mut bytes = 0;
         for side in &sides {
             bytes += self.unlink(state, side, out);
@@ -352,6 +357,12 @@ impl<C: Content> Space<C> {
             _stored: entry.stored,
         });
         bytes
+    }
+
+    /// See [`super::Blobspace::sides`].
+    pub(super) fn sides(&self, base: &Key) -> Vec<Key> {
+        let state = self.when_found(self.lock());
+        state.sides(base)
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -5,7 +5,7 @@ use super::decode::{Field, Reader, Section};
 use super::schema::path;
 use super::site::site;
 use super::tree::Node;
-use super::{CacheConfig, InlineStatic, RegistryConfig, Replacement, RepoConfig};
+use super::{CacheConfig, InlineStatic, RegistryConfig, Replacement, RepoConfig, units};
 use crate::reference::grammar::{is_domain, is_tag};
 use crate::reference::{Repository, canonical_host};
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +29,7 @@ pub(super) const REPO: &[&str] = &[
     "crossOriginResourcePolicy",
     "cors",
     "origin",
+    "encodings",
 ];
 pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
 pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
@@ -160,6 +161,7 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
             .filter(|cache| cache != otherwise),
         site: site(reader, &section),
         origin: reader.flag(section.get("origin")).unwrap_or(false),
+        encodings: reader.text(section.get("encodings"), units::encodings),
     }
 }
 

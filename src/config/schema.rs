@@ -6,7 +6,7 @@ use super::hosts::{HOST, ORIGINS, OfRepository, hosts, origins};
 use super::named::{INLINE_STATIC, REGISTRY, REPLACEMENT, REPO, registries, repos};
 use super::site::CORS;
 use super::tree::Node;
-use super::{BlobSpaceConfig, CacheConfig, Config, Limits, Mode, Readiness, units};
+use super::{BlobSpaceConfig, CacheConfig, Config, Encodings, Limits, Mode, Readiness, units};
 use crate::oci::Platform;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,7 @@ const BLOBSERVE: &[&str] = &[
     "cache",
     "hosts",
     "origins",
+    "encodings",
     "dockerAuth",
     "prometheusAddr",
     "readinessProbeAddr",
@@ -220,6 +221,10 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
         cache,
         hosts,
         origins,
+        // What existing installations send does not change by itself.
+        encodings: reader
+            .text(section.get("encodings"), units::encodings)
+            .unwrap_or(if run { Encodings::Off } else { Encodings::All }),
     };
     if run && config.docker_auth.is_some() && section.get("anyRepoCredentials").is_none() {
         let message = "true by default under `run`: credentials are used for repositories outside of `repos` too; set it to say which you mean";

@@ -57,6 +57,7 @@ fn the_defaults_are_those_of_the_behaviour_and_differ_by_mode_as_it_says() {
         cache: CacheConfig::default(),
         hosts: BTreeMap::new(),
         origins: None,
+        encodings: Encodings::All,
     };
     assert_eq!(serve, expected);
     let run = parse("{}", "config.json", Mode::Run).unwrap().config;
@@ -70,6 +71,7 @@ fn the_defaults_are_those_of_the_behaviour_and_differ_by_mode_as_it_says() {
         any_repo_credentials: true,
         head_any_path: true,
         listing: true,
+        encodings: Encodings::Off,
         ..expected
     };
     assert_eq!(run, expected);
@@ -253,6 +255,10 @@ fn what_cannot_be_meant_is_refused() {
             "readiness: always".into(),
             "readiness: \"always\" is not known, write `self` or `registry`",
         ),
+        (
+            "encodings: gzip".into(),
+            "encodings: \"gzip\" is not known, write `off`, `sidecars` or `all`",
+        ),
         ("drainDelay: -1s".into(), "drainDelay: \"-1s\" is negative"),
         (
             "drainDelay: 10us".into(),
@@ -429,11 +435,12 @@ blobserve:
     LOCALHOST:5000: {plainHttp: true}
   repos:
     a.b/c:
-    docker.io/nginx: {immutableTags: ['v*', '[0-9].{0,1}'], listing: true}
+    docker.io/nginx: {immutableTags: ['v*', '[0-9].{0,1}'], listing: true, encodings: sidecars}
   allowPrivate: true
   anyRepoCredentials: true
   headAnyPath: true
   listing: true
+  encodings: off
   blobSpace: {location: cache}
 ";
     let Loaded { config, warnings } =
@@ -495,6 +502,7 @@ blobserve:
     let nginx = RepoConfig {
         immutable_tags: vec!["v*".into(), "[0-9].{0,1}".into()],
         listing: Some(true),
+        encodings: Some(Encodings::Sidecars),
         ..RepoConfig::default()
     };
     let repos = [
@@ -512,6 +520,7 @@ blobserve:
             && config.any_repo_credentials
             && config.head_any_path
             && config.listing
+            && config.encodings == Encodings::Off
     );
     assert_eq!(config.blob_space.location, PathBuf::from("/etc/b/cache"));
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Values with a grammar of their own: durations, sizes, addresses, the memory limit.
 
-use super::Mode;
+use super::{Encodings, Mode};
 use crate::oci::Platform;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -16,6 +16,19 @@ const UNITS: [(&str, f64); 8] = [
     ("m", 60e9),
     ("h", 3600e9),
 ];
+
+/// # Errors
+/// What is wrong with it; no path, no line.
+pub(super) fn encodings(text: &str) -> Result<Encodings, String> {
+    match text {
+        "off" => Ok(Encodings::Off),
+        "sidecars" => Ok(Encodings::Sidecars),
+        "all" => Ok(Encodings::All),
+        _ => Err(format!(
+            "{text:?} is not known, write `off`, `sidecars` or `all`"
+        )),
+    }
+}
 
 /// A Go duration text: `5s`, `1m30s`, `1.5h`, `0`.
 ///

@@ -16,6 +16,9 @@ pub struct Facts<'a> {
     pub last_modified: Option<u64>,
     /// Bytes.
     pub length: u64,
+    /// `last_modified` is this representation's alone: not the one of an encoded form too that the
+    /// request would get (RFC 9110 §8.8.2.2). Else no If-Range names this one by a date.
+    pub date_is_strong: bool,
 }
 
 /// What of a representation is sent.
@@ -63,6 +66,10 @@ pub fn decide(method: &Method, headers: &HeaderMap, facts: &Facts<'_>) -> Decisi
     let wanted = match only(headers, &header::RANGE) {
         Some(range) if method == Method::GET => range.to_str().ok(),
         _ => None,
+    };
+    let validators = Validators {
+        last_modified: facts.last_modified.filter(|_| facts.date_is_strong),
+        ..validators
     };
     let Some(wanted) = wanted.filter(|_| conditional::range_allowed(headers, validators)) else {
         return Decision::Whole;
@@ -131,6 +138,7 @@ mod tests {
             etag: &etag,
             last_modified: None,
             length: 10,
+            date_is_strong: true,
         };
         for (method, fields, decision) in table {
             let mut headers = HeaderMap::new();

@@ -69,6 +69,12 @@ pub(super) fn unreadable() -> Response<Body> {
     error(StatusCode::INTERNAL_SERVER_ERROR, text)
 }
 
+/// 406: identity is refused, and of what is accepted nothing is here (RFC 9110 §12.5.3).
+pub(super) fn not_acceptable() -> Response<Body> {
+    let text = "the file is here in no coding that Accept-Encoding allows; allow identity, or try again later";
+    error(StatusCode::NOT_ACCEPTABLE, text)
+}
+
 /// 416: says how long the representation is (RFC 9110 §15.5.17).
 pub(super) fn unsatisfiable(length: u64) -> Response<Body> {
     let text = "the range begins past the end of the file";

@@ -7,11 +7,13 @@ use super::conditional;
 use super::content_type;
 use super::decide::{Decision, Facts, decide};
 use super::error;
-use super::inline::{INLINE_VARS, InlineVars, MOST_PAGE};
+use super::inline::{InlineVars, MOST_PAGE};
 use super::listing;
-use crate::images::{DirectoryNode, FileNode, View, ViewInfo};
+use super::offer;
+use crate::config::Encodings;
+use crate::images::{Coding, DirectoryNode, FileNode, Images, View, ViewInfo};
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,10 +34,33 @@ pub(super) struct Representation {
     /// Seconds since 1970.
     last_modified: Option<u64>,
     cache: CachePolicy,
-    vary: Option<HeaderName>,
+    /// Content-Encoding, where one is applied.
+    coding: Option<Coding>,
+    /// The request would get no other representation with the same date.
+    alone: bool,
+    vary: Vary,
     /// The view, when the same request would be answered with the same content again as long as it is
     /// current. None where a better answer may come (or the content is not a file).
     settled: Option<Arc<ViewInfo>>,
+}
+
+/// What the choice of the representation depended on.
+#[derive(Clone, Copy, Default)]
+struct Vary {
+    encoding: bool,
+    inline: bool,
+}
+
+impl Vary {
+    fn set(self, headers: &mut HeaderMap) {
+        let names = match (self.encoding, self.inline) {
+            (false, false) => return,
+            (true, false) => "accept-encoding",
+            (false, true) => "x-blobserve-inlinevars",
+            (true, true) => "accept-encoding, x-blobserve-inlinevars",
+        };
+        headers.insert(header::VARY, HeaderValue::from_static(names));
+    }
 }
 
 enum Content {
@@ -48,10 +73,9 @@ enum Content {
 /// # Errors
 /// The answer that says that the disk does not give the file.
 pub(super) async fn of_file(
-    view: &View,
-    node: FileNode,
-    path: &[u8],
-    headers: &HeaderMap,
+    (images, view): (&Images, &View),
+    (node, path): (FileNode, &[u8]),
+    (method, headers): (&Method, &HeaderMap),
 ) -> Result<Representation, Response<Body>> {
     let node = Arc::new(node);
     let content_type = match content_type::by_extension(path) {
@@ -64,7 +88,6 @@ pub(super) async fn of_file(
     let inlined = node.length <= MOST_PAGE
         && !view.info.inline_static.is_empty()
         && path.rsplit(|byte| *byte == b'/').next() == Some(b"index.html");
-    let vary = inlined.then_some(INLINE_VARS);
     if inlined
         && let Some(vars) = InlineVars::of(headers)
         && let Some(page) = Box::pin(fill_in(view, &node, vars)).await?
@@ -75,22 +98,40 @@ pub(super) async fn of_file(
             content_type,
             last_modified: None,
             cache: CachePolicy::validated(&view.info),
-            vary,
+            coding: None,
+            alone: true,
+            vary: Vary {
+                encoding: view.info.encodings != Encodings::Off,
+                inline: true,
+            },
             settled: None,
         });
     }
+    let to = (method, headers);
+    let offer = offer::choose((images, view), (node, path), &content_type, to).await?;
+    let vary = Vary {
+        encoding: offer.varies,
+        inline: inlined,
+    };
+    let Some(node) = offer.file else {
+        let mut refusal = error::not_acceptable();
+        vary.set(refusal.headers_mut());
+        return Err(refusal);
+    };
     Ok(Representation {
         etag: etag(node.hash),
         last_modified: conditional::last_modified(node.mtime, SystemTime::now()),
         content: Content::File(node),
         content_type,
+        coding: offer.coding,
+        alone: offer.alone,
         // A page that InlineVars can change is not decided by the digest alone.
         cache: match inlined {
             true => CachePolicy::changing(&view.info),
             false => CachePolicy::of(&view.info),
         },
         vary,
-        settled: Some(view.info.clone()),
+        settled: offer.settled.then(|| view.info.clone()),
     })
 }
 
@@ -137,7 +178,9 @@ pub(super) async fn of_listing(
         last_modified: None,
         // Another version of this program lists in another way.
         cache: CachePolicy::validated(info),
-        vary: None,
+        coding: None,
+        alone: true,
+        vary: Vary::default(),
         settled: None,
     })
 }
@@ -191,8 +234,13 @@ impl Representation {
             etag: &self.etag,
             last_modified: self.last_modified,
             length,
+            date_is_strong: self.alone,
         };
-        let decision = decide(method, headers, &facts);
+        let decision = match decide(method, headers, &facts) {
+            // The parts would be encoded, and the multipart around them not, which no field can say.
+            Decision::Parts(_) if self.coding.is_some() => Decision::Whole,
+            decision => decision,
+        };
         let status = decision.status();
         match decision {
             Decision::Whole => {
@@ -215,11 +263,17 @@ impl Representation {
             }
             Decision::Parts(ranges) => Box::pin(self.multipart(&ranges)).await,
             Decision::NotModified => Ok(self.response(status, Body::default())),
-            Decision::PreconditionFailed => Ok(error::error(
-                status,
-                "this is not the version that the condition names",
-            )),
-            Decision::Unsatisfiable => Ok(error::unsatisfiable(length)),
+            Decision::PreconditionFailed => {
+                let text = "this is not the version that the condition names";
+                let mut response = error::error(status, text);
+                self.vary.set(response.headers_mut());
+                Ok(response)
+            }
+            Decision::Unsatisfiable => {
+                let mut response = error::unsatisfiable(length);
+                self.vary.set(response.headers_mut());
+                Ok(response)
+            }
         }
     }
 
@@ -285,6 +339,10 @@ impl Representation {
         if status != StatusCode::NOT_MODIFIED {
             headers.insert(header::CONTENT_TYPE, self.content_type);
             headers.insert(header::ACCEPT_RANGES, BYTES);
+            if let Some(coding) = self.coding {
+                let token = HeaderValue::from_static(coding.token());
+                headers.insert(header::CONTENT_ENCODING, token);
+            }
         }
         headers.insert(header::ETAG, self.etag);
         if let Some(modified) = self.last_modified {
@@ -292,9 +350,7 @@ impl Representation {
         }
         self.cache.put(&mut headers);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        if let Some(vary) = self.vary {
-            headers.insert(header::VARY, HeaderValue::from_name(vary));
-        }
+        self.vary.set(&mut headers);
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -303,7 +359,7 @@ impl Representation {
 }
 
 /// Part of a file, its pages in memory: off the reactor where they are not yet.
-async fn read(node: &Arc<FileNode>, range: Range<u64>) -> Result<Bytes, Response<Body>> {
+pub(super) async fn read(node: &Arc<FileNode>, range: Range<u64>) -> Result<Bytes, Response<Body>> {
     if !range.is_empty() && !node.resident(range.clone()) {
         Box::pin(populate(node, range.clone())).await?;
     }
@@ -324,7 +380,7 @@ async fn populate(node: &Arc<FileNode>, range: Range<u64>) -> Result<(), Respons
 }
 
 /// A strong entity tag out of the content's hash, the same under every name and tag.
-fn etag(hash: u128) -> HeaderValue {
+pub(super) fn etag(hash: u128) -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'"'; 34];
     for (index, byte) in hash.to_be_bytes().into_iter().enumerate() {
@@ -348,6 +404,7 @@ fn content_range(range: &Range<u64>, length: u64) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
     use http_body_util::BodyExt;
 
     fn page(text: &'static [u8]) -> Representation {
@@ -357,7 +414,12 @@ mod tests {
             etag: etag(xxh3_128(text)),
             last_modified: Some(1_700_000_000),
             cache: CachePolicy::IMMUTABLE,
-            vary: Some(INLINE_VARS),
+            coding: None,
+            alone: true,
+            vary: Vary {
+                encoding: true,
+                inline: true,
+            },
             settled: None,
         }
     }

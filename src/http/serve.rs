@@ -227,7 +227,8 @@ impl Serve {
         }
         let (representation, how) = match led {
             Lead::File(node, path, how) => {
-                let file = represent::of_file(view, node, &path, &request.headers).await?;
+                let to = (&request.method, &request.headers);
+                let file = represent::of_file((&self.images, view), (node, &path), to).await?;
                 (file, Some(how))
             }
             Lead::Redirect {

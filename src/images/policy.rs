@@ -1,7 +1,7 @@
 //! What the configuration says of a repository, prepared once: which may be served, from
 //! which directory, with which rules.
 
-use crate::config::{CacheConfig, Config, RepoConfig, SiteConfig};
+use crate::config::{CacheConfig, Config, Encodings, RepoConfig, SiteConfig};
 use crate::modify::Rules;
 use crate::oci::ImageConfig;
 use crate::reference::{Reference, Repository, Version};
@@ -27,6 +27,7 @@ pub(super) struct Policy {
     pub(super) cache: CacheConfig,
     pub(super) site: Arc<SiteConfig>,
     pub(super) origin: bool,
+    pub(super) encodings: Encodings,
     pub(super) rules: Option<Rules>,
     immutable_tags: GlobSet,
 }
@@ -44,6 +45,7 @@ impl Policies {
                 cache: repo.cache.unwrap_or(config.cache),
                 site: Arc::new(repo.site.clone()),
                 origin: repo.origin || (any_origin && !configured),
+                encodings: repo.encodings.unwrap_or(config.encodings),
                 rules: Rules::new(&repo.replacements),
                 immutable_tags: globs(&repo.immutable_tags),
                 repo: repo.clone(),

@@ -29,8 +29,8 @@ pub enum Node {
 
 /// A regular file of a view.
 pub struct FileNode {
-    pack: Lease<Pack>,
-    offset: u64,
+    pub(super) pack: Lease<Pack>,
+    pub(super) offset: u64,
     /// Bytes of content.
     pub length: u64,
     /// XXH3-128 of the content.
@@ -86,6 +86,42 @@ impl View {
     /// A page of one of the packs could not be read: look-ups since may be wrong.
     pub fn poisoned(&self) -> bool {
         self.base.poisoned() || self.modified.as_ref().is_some_and(|pack| pack.poisoned())
+    }
+
+    /// Files that lie beside the file that `path` leads to, under its name and one of these suffixes; beside the
+    /// link too, where the path is one. None for a modified file: what lies beside it was made of other bytes.
+    pub fn beside<const N: usize>(
+        &self,
+        path: &[u8],
+        suffixes: [&str; N],
+    ) -> [Option<FileNode>; N] {
+        let there = self.base.resolve(path).ok().filter(|it| !self.modifies(it));
+        let Some(there) = there else {
+            return suffixes.map(|_| None);
+        };
+        let mut name = Vec::with_capacity(there.path.len().max(path.len()) + 8);
+        suffixes.map(|suffix| {
+            name.clear();
+            name.extend_from_slice(there.path);
+            name.extend_from_slice(suffix.as_bytes());
+            let mut found = self.base.lookup(&name);
+            if found.is_none() && there.path != path {
+                name.clear();
+                name.extend_from_slice(path);
+                name.extend_from_slice(suffix.as_bytes());
+                found = self.base.resolve(&name).ok();
+            }
+            if found.is_some_and(|it| it.kind == Kind::Symlink) {
+                found = self.base.resolve(&name).ok();
+            }
+            let file = found.filter(|it| it.kind == Kind::File && !self.modifies(it))?;
+            Some(FileNode::new(&self.base, &file, Some(file.mtime)))
+        })
+    }
+
+    fn modifies(&self, entry: &Entry<'_>) -> bool {
+        let modified = self.modified.as_ref();
+        modified.is_some_and(|pack| pack.lookup(entry.path).is_some())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Cases that others wrote, from the folder beside the checkout; `BLOBSERVE_CASES` names
 //! another one.
 
+mod encoding;
 mod http;
 mod layers;
 mod oci;
