@@ -26,7 +26,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// Connections at once on one of these addresses.
 const MOST_CONNECTIONS: usize = 256;
@@ -77,7 +77,7 @@ pub async fn serve(listener: TcpListener, router: Router) {
     let listen = Listen {
         reactors: None,
         tls: None,
-        most_connections: MOST_CONNECTIONS,
+        places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
         lifecycle: Lifecycle::default(),
         limit: Duration::ZERO,
         metrics: None,

@@ -1,6 +1,7 @@
 //! The configuration file: one schema, YAML or JSON, checked once at start.
 
 mod answers;
+mod connections;
 mod decode;
 mod hosts;
 mod named;
@@ -83,6 +84,10 @@ pub struct Config {
     pub hosts: BTreeMap<String, HostConfig>,
     /// Origins of single images; None: there are none.
     pub origins: Option<OriginsConfig>,
+    /// Listen with TLS; None: in cleartext only.
+    pub tls: Option<TlsConfig>,
+    /// Write down what was answered; None: nothing.
+    pub access_log: Option<AccessLogConfig>,
 }
 
 /// `hosts.<name>`: a host that serves one reference, all of its paths being paths of files.
@@ -143,6 +148,37 @@ pub enum Encodings {
     Sidecars,
     /// Those, and our own.
     All,
+}
+
+/// `tls`: a listener with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM file: the certificate, then those that lead to its root. Read again when it changes.
+    pub cert: PathBuf,
+    /// PEM file: the certificate's private key. Read again when it changes.
+    pub key: PathBuf,
+    /// Addresses to listen on, as [`Config::listen`].
+    pub listen: Vec<SocketAddr>,
+    /// Do not listen in cleartext.
+    pub only: bool,
+}
+
+/// `accessLog`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// How a line looks.
+    pub format: AccessFormat,
+    /// Where lines are appended; None: standard output.
+    pub file: Option<PathBuf>,
+}
+
+/// `accessLog.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// The Combined Log Format of Apache and nginx.
+    Combined,
+    /// An object of JSON a line.
+    Json,
 }
 
 /// `readiness`.

@@ -8,6 +8,7 @@
 //!
 //! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
 
+mod access;
 mod body;
 mod cache;
 mod conditional;

@@ -15,11 +15,12 @@
 //!    pack becomes a side pack with replacements applied, or with encoded variants of files.
 //! 7. [`pack`]: the file format that a layer is stored and served in.
 //! 8. [`blobspace`]: the size-bounded directory that holds packs and records.
-//! 9. [`service`], [`admin`], [`metrics`], [`shutdown`], [`cli`]: assembly, probes, counters, life cycle,
-//!    the commands.
+//! 9. [`service`], [`admin`], [`metrics`], [`access_log`], [`shutdown`], [`cli`]: assembly, probes, counters,
+//!    one line an answer, life cycle, the commands.
 //!
 //! `ARCHITECTURE.md` draws the map and states the rules between the modules.
 
+pub mod access_log;
 pub mod admin;
 pub mod blobspace;
 pub mod cli;
@@ -37,4 +38,5 @@ pub mod registry;
 pub mod rules;
 pub mod service;
 pub mod shutdown;
+pub mod tls;
 pub mod unpack;

@@ -36,6 +36,7 @@ pub struct Metrics {
     connections: IntGauge,
     refused: IntCounter,
     handshakes_failed: IntCounter,
+    log_lines_dropped: IntCounter,
 }
 
 impl Default for Metrics {
@@ -102,6 +103,10 @@ impl Metrics {
                 "blobserve_tls_handshakes_failed_total",
                 "TLS handshakes of clients that came to no end: refused, broken off or too slow.",
             ),
+            log_lines_dropped: counter(
+                "blobserve_access_log_dropped_total",
+                "Lines of the access log that were dropped: its file takes them too slowly, or not at all.",
+            ),
             registry,
         };
         metrics.register(metrics.server.clone());
@@ -117,6 +122,7 @@ impl Metrics {
         metrics.register(metrics.connections.clone());
         metrics.register(metrics.refused.clone());
         metrics.register(metrics.handshakes_failed.clone());
+        metrics.register(metrics.log_lines_dropped.clone());
         metrics.register(ProcessCollector::for_self());
         metrics
     }
@@ -187,6 +193,11 @@ impl Metrics {
     /// A client began a TLS handshake; it counts as failed when the guard is dropped.
     pub fn handshake(&self) -> Handshake {
         Handshake(Some(self.handshakes_failed.clone()))
+    }
+
+    /// Lines of the access log that nobody will read.
+    pub fn log_lines_dropped(&self, lines: u64) {
+        self.log_lines_dropped.inc_by(lines);
     }
 
     /// Text exposition format, process metrics included.
@@ -276,6 +287,7 @@ mod tests {
         metrics.connection_refused();
         metrics.handshake().succeeded();
         drop(metrics.handshake());
+        metrics.log_lines_dropped(6);
         metrics
     }
 
@@ -314,6 +326,7 @@ mod tests {
             "blobserve_connections 1",
             "blobserve_connections_refused_total 1",
             "blobserve_tls_handshakes_failed_total 1",
+            "blobserve_access_log_dropped_total 6",
         ] {
             assert!(
                 text.lines().any(|found| found == line),

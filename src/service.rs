@@ -1,6 +1,7 @@
 //! Puts the parts together and runs them: probes first, then the blobspace, the listener and
 //! prePull; SIGTERM drains. What `serve` and `run` start, and what the tests start in-process.
 
+use crate::access_log::AccessLog;
 use crate::admin;
 use crate::blobspace::Blobspace;
 use crate::config::{self, Config};
@@ -11,6 +12,7 @@ use crate::pack::Pack;
 use crate::reference::Reference;
 use crate::registry::Registries;
 use crate::shutdown::{Lifecycle, Phase};
+use crate::tls::Certificates;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use tokio::task::JoinHandle;
 
 /// Requests in flight end within this time after accepting has ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
+/// The access log is written out within this time at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -27,6 +31,8 @@ const GAUGES: Duration = Duration::from_secs(1);
 pub struct Service {
     /// The address that answers (the port is chosen by the system where the configuration says 0).
     pub address: SocketAddr,
+    /// Address that answers over TLS, where configured; the same where nothing answers in cleartext.
+    pub tls_address: Option<SocketAddr>,
     /// Address of `/live` and `/ready`, where configured.
     pub probe_address: Option<SocketAddr>,
     /// Address of `/metrics`, where configured.
@@ -35,6 +41,8 @@ pub struct Service {
     pub lifecycle: Lifecycle,
     drain_delay: Duration,
     images: Images,
+    certificates: Option<Certificates>,
+    access_log: Option<AccessLog>,
     blobspace: Arc<Blobspace<Pack>>,
     /// Ends when the last connection has.
     serving: JoinHandle<()>,
@@ -89,9 +97,33 @@ impl Service {
             blobspace.clone(),
         )));
 
-        let (listener, address) = bind(&config.listen, "blobserve.address").await?;
-        let server = http::Server::new(&config, images.clone(), metrics, lifecycle.clone());
-        let serving = tokio::spawn(server.run(listener, LAST_REQUESTS));
+        let mut listeners = Vec::new();
+        let (mut address, mut tls_address, mut certificates) = (None, None, None);
+        if !config.tls.as_ref().is_some_and(|tls| tls.only) {
+            let (listener, bound) = bind(&config.listen, "blobserve.address").await?;
+            listeners.push((listener, None));
+            address = Some(bound);
+        }
+        if let Some(tls) = &config.tls {
+            let loaded = Certificates::load(tls)?;
+            let (listener, bound) = bind(&tls.listen, "blobserve.tls.address").await?;
+            listeners.push((listener, Some(loaded.acceptor()?)));
+            background.push(tokio::spawn(loaded.clone().watch()));
+            tls_address = Some(bound);
+            certificates = Some(loaded);
+        }
+        let address = address.or(tls_address).ok_or("nothing to listen on")?;
+        let access_log = config.access_log.as_ref();
+        let access_log = access_log.map(|log| AccessLog::open(log, metrics.clone()));
+        let access_log = access_log.transpose()?;
+        let server = http::Server::new(
+            &config,
+            images.clone(),
+            metrics,
+            lifecycle.clone(),
+            access_log.clone(),
+        );
+        let serving = tokio::spawn(server.run(listeners, LAST_REQUESTS));
 
         let (fail, failure) = watch::channel(None);
         background.push(tokio::spawn(pre_pull(
@@ -102,11 +134,14 @@ impl Service {
         )));
         Ok(Service {
             address,
+            tls_address,
             probe_address,
             metrics_address,
             lifecycle,
             drain_delay: config.drain_delay,
             images,
+            certificates,
+            access_log,
             blobspace,
             serving,
             background,
@@ -124,6 +159,17 @@ impl Service {
         }
     }
 
+    /// Opens the access log's file anew and looks at the certificate's files, as SIGHUP does. May wait
+    /// for a disk.
+    pub fn reload(&self) {
+        if let Some(access_log) = &self.access_log {
+            access_log.reopen();
+        }
+        if let Some(certificates) = &self.certificates {
+            certificates.look();
+        }
+    }
+
     /// Drains and stops, as SIGTERM does; returns when all has ended.
     pub async fn stop(self) {
         self.lifecycle.enter(Phase::Draining);
@@ -137,7 +183,14 @@ impl Service {
             task.abort();
         }
         let blobspace = self.blobspace;
-        if let Err(error) = tokio::task::spawn_blocking(move || blobspace.close()).await {
+        let access_log = self.access_log;
+        let closing = move || {
+            if let Some(access_log) = access_log {
+                access_log.close(LAST_LINES);
+            }
+            blobspace.close();
+        };
+        if let Err(error) = tokio::task::spawn_blocking(closing).await {
             tracing::error!(%error, "closing the blobspace failed");
         }
     }

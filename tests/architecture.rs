@@ -128,6 +128,7 @@ const RULES: &[Rule] = &[
     Rule {
         module: "http",
         may_name: &[
+            "access_log",
             "config",
             "digest",
             "images",
@@ -138,6 +139,12 @@ const RULES: &[Rule] = &[
         ],
         must_not_name: &["reqwest", "std::fs", "std::path", "tokio::fs", "memmap2"],
         because: "HTTP sees no registry type and no disk path",
+    },
+    Rule {
+        module: "access_log",
+        may_name: &["config", "metrics"],
+        must_not_name: &["tokio", "axum", "hyper", "reqwest"],
+        because: "a line is put into a buffer, and a plain thread writes it",
     },
     Rule {
         module: "metrics",

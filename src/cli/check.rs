@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config, Loaded, Mode};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -44,8 +45,16 @@ fn report(
         writeln!(odd, "note: {note}")?;
     }
     writeln!(out, "{}: ok", path.display())?;
-    let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-    writeln!(out, "  listens on {}", addresses.join(", else "))?;
+    let any_of = |addresses: &[SocketAddr]| {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        addresses.join(", else ")
+    };
+    if !config.tls.as_ref().is_some_and(|tls| tls.only) {
+        writeln!(out, "  listens on {}", any_of(&config.listen))?;
+    }
+    if let Some(tls) = &config.tls {
+        writeln!(out, "  listens on {} with TLS", any_of(&tls.listen))?;
+    }
     let others = if config.allow_any_repo {
         ", and any other"
     } else {
@@ -71,6 +80,10 @@ fn report(
 /// right when it is checked on another machine.
 fn absent(config: &Config) -> Vec<String> {
     let mut named = vec![("dockerAuth".to_owned(), config.docker_auth.as_ref())];
+    if let Some(tls) = &config.tls {
+        named.push(("tls.cert".to_owned(), Some(&tls.cert)));
+        named.push(("tls.key".to_owned(), Some(&tls.key)));
+    }
     for (host, registry) in &config.registries {
         named.push((format!("registries.{host:?}.ca"), registry.ca.as_ref()));
         named.push((

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Threads for work that blocks, beside those of the unpacks: tokio's default.
 const BLOCKING_THREADS: usize = 512;
@@ -68,22 +68,42 @@ async fn until_signal(config: Config) -> Result<(), String> {
         listen(SignalKind::terminate())?,
         listen(SignalKind::interrupt())?,
     );
+    // Where it would mean nothing, a terminal that is closed ends us, as it ends others.
+    let reloads = config.tls.is_some() || config.access_log.is_some();
+    let mut hangup = reloads.then(|| listen(SignalKind::hangup())).transpose()?;
+    let cleartext = !config.tls.as_ref().is_some_and(|tls| tls.only);
     let example = example_path(&config);
     let mut service = Service::start(config).await?;
-    announce(&service, example.as_deref());
-    tokio::select! {
-        error = service.failed() => {
-            service.stop().await;
-            return Err(error);
+    announce(&service, cleartext, example.as_deref());
+    loop {
+        tokio::select! {
+            error = service.failed() => {
+                service.stop().await;
+                return Err(error);
+            }
+            _ = terminate.recv() => tracing::info!("SIGTERM, draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
+            () = hung_up(hangup.as_mut()) => {
+                tracing::info!("SIGHUP, opening the access log and looking at the certificate anew");
+                tokio::task::block_in_place(|| service.reload());
+                continue;
+            }
         }
-        _ = terminate.recv() => tracing::info!("SIGTERM, draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT, draining"),
+        break;
     }
     tokio::select! {
         () = service.stop() => {}
         _ = interrupt.recv() => tracing::info!("SIGINT again, stopping at once"),
     }
     Ok(())
+}
+
+/// Waits for the signal; for ever, where it is not listened for.
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// `/<repository>:<tag>/` of the first repository with a tag to pre-pull.
@@ -95,15 +115,19 @@ fn example_path(config: &Config) -> Option<String> {
 }
 
 /// One line on standard output, for people and for scripts that wait for it.
-fn announce(service: &Service, example: Option<&str>) {
+fn announce(service: &Service, cleartext: bool, example: Option<&str>) {
     let address = service.address;
-    let mut line = format!("listening on http://{address}");
+    let scheme = if cleartext { "http" } else { "https" };
+    let mut line = format!("listening on {scheme}://{address}");
+    if let Some(tls) = service.tls_address.filter(|_| cleartext) {
+        line.push_str(&format!(" and https://{tls}"));
+    }
     if let Some(path) = example {
         let host = match address.ip() {
             ip if ip.is_unspecified() => format!("localhost:{}", address.port()),
             _ => address.to_string(),
         };
-        line.push_str(&format!(" , open http://{host}{path}"));
+        line.push_str(&format!(" , open {scheme}://{host}{path}"));
     }
     let mut out = std::io::stdout().lock();
     // Whoever closed our standard output does not want the line.

@@ -1,6 +1,7 @@
 //! The schema: which keys there are, what they may hold, and what holds where they are absent.
 
 use super::answers::{CACHE, cache};
+use super::connections::{ACCESS_LOG, TLS, access_log, tls};
 use super::decode::{Field, Reader, Section};
 use super::hosts::{HOST, ORIGINS, OfRepository, hosts, origins};
 use super::named::{INLINE_STATIC, REGISTRY, REPLACEMENT, REPO, registries, repos};
@@ -52,6 +53,8 @@ const BLOBSERVE: &[&str] = &[
     "hosts",
     "origins",
     "encodings",
+    "tls",
+    "accessLog",
     "dockerAuth",
     "prometheusAddr",
     "readinessProbeAddr",
@@ -74,7 +77,7 @@ pub(super) fn known_keys() -> Vec<String> {
         .filter(|key| !BESIDE.contains(key))
         .copied()
         .collect();
-    let sections: [(&str, &[&'static str]); 14] = [
+    let sections: &[(&str, &[&'static str])] = &[
         ("", TOP),
         ("blobserve.", &own),
         ("blobserve.blobSpace.", BLOB_SPACE),
@@ -84,18 +87,20 @@ pub(super) fn known_keys() -> Vec<String> {
         ("blobserve.hosts.*.", HOST),
         ("blobserve.hosts.*.cache.", CACHE),
         ("blobserve.origins.", ORIGINS),
+        ("blobserve.tls.", TLS),
+        ("blobserve.accessLog.", ACCESS_LOG),
         ("blobserve.registries.*.", REGISTRY),
         ("blobserve.repos.*.", REPO),
         ("blobserve.repos.*.cors.", CORS),
         ("blobserve.repos.*.replacements[].", REPLACEMENT),
         ("blobserve.repos.*.inlineStatic[].", INLINE_STATIC),
     ];
-    let names = |(section, keys): (&str, &[&'static str])| {
+    let names = |(section, keys): &(&str, &[&'static str])| {
         keys.iter()
             .map(|key| format!("{section}{key}"))
             .collect::<Vec<_>>()
     };
-    sections.into_iter().flat_map(names).collect()
+    sections.iter().flat_map(names).collect()
 }
 
 /// Decodes a whole file. `base`: what relative paths are relative to. The result means
@@ -225,6 +230,8 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
         encodings: reader
             .text(section.get("encodings"), units::encodings)
             .unwrap_or(if run { Encodings::Off } else { Encodings::All }),
+        tls: tls(reader, section.node("tls").unwrap_or(&absent), base),
+        access_log: access_log(reader, section.node("accessLog").unwrap_or(&absent), base),
     };
     if run && config.docker_auth.is_some() && section.get("anyRepoCredentials").is_none() {
         let message = "true by default under `run`: credentials are used for repositories outside of `repos` too; set it to say which you mean";

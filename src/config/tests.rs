@@ -58,6 +58,8 @@ fn the_defaults_are_those_of_the_behaviour_and_differ_by_mode_as_it_says() {
         hosts: BTreeMap::new(),
         origins: None,
         encodings: Encodings::All,
+        tls: None,
+        access_log: None,
     };
     assert_eq!(serve, expected);
     let run = parse("{}", "config.json", Mode::Run).unwrap().config;

@@ -1,6 +1,7 @@
 //! What is sent: bytes as they are, or windows of a file, read ahead off the reactor where they are
 //! not in memory.
 
+use super::access::Visit;
 use crate::images::{FileNode, ViewInfo};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -27,6 +28,8 @@ pub(crate) struct Body {
     /// The next window is being read in.
     reading: Option<(Range<u64>, JoinHandle<io::Result<()>>)>,
     whole: Option<Box<Whole>>,
+    /// Is told how much of the body was taken.
+    visit: Option<Arc<Visit>>,
 }
 
 /// A body that is one whole file, and that the same request gets again as long as the view is current and
@@ -93,6 +96,24 @@ impl Body {
         self.whole.as_deref()
     }
 
+    /// The body belongs to the answer to this request, which will be logged.
+    pub(super) fn belongs_to(&mut self, visit: Arc<Visit>) {
+        self.visit = Some(visit);
+    }
+
+    /// The request that it belongs to, if that will be logged.
+    pub(super) fn visit(&self) -> Option<&Visit> {
+        self.visit.as_deref()
+    }
+
+    /// So much of it is on its way.
+    fn taken(&mut self, bytes: u64) {
+        self.left -= bytes;
+        if let Some(visit) = &self.visit {
+            visit.sent(bytes);
+        }
+    }
+
     /// What HEAD says of a body that is not made: only its length is to be used.
     pub(super) fn of_length(length: u64) -> Body {
         Body {
@@ -118,7 +139,7 @@ impl Body {
             Part::Bytes(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.current = self.later.pop_front();
-                self.left -= bytes.len() as u64;
+                self.taken(bytes.len() as u64);
                 return Poll::Ready(Some(Ok(Piece::Bytes(bytes))));
             }
             Part::File(file, rest) => (file, rest),
@@ -154,7 +175,7 @@ impl Body {
         if file.poisoned() {
             return Poll::Ready(Some(Err(unreadable())));
         }
-        self.left -= window.end - window.start;
+        self.taken(window.end - window.start);
         Poll::Ready(Some(Ok(Piece::File(file, window))))
     }
 }

@@ -13,22 +13,26 @@ mod head;
 mod remembered;
 mod render;
 
+use super::access::Visit;
 use super::body::{Body, Piece};
 use super::listen::{MOST_HEAD, Respond};
 use super::socket::{Pulse, Socket};
+use crate::access_log::{Answered, Asked, Cache};
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::{Buf, Bytes};
-use head::{Plain, Room, Told};
+use head::{Head, Plain, Room, Told};
 use http::header;
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use remembered::{Answer, Key, Remembered};
 use render::Date;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
@@ -75,6 +79,8 @@ struct Conversation<'a, R> {
     pulse: &'a Arc<Pulse>,
     lifecycle: &'a Lifecycle,
     respond: &'a R,
+    /// The client, where there is an access log.
+    remote: Option<IpAddr>,
     /// Bytes that were read and not answered: mostly none.
     unread: Vec<u8>,
 }
@@ -95,8 +101,10 @@ pub(super) async fn converse<R: Respond>(
     lifecycle: &Lifecycle,
     respond: &R,
 ) -> Ended {
+    let remote = respond.access_log().map(|_| socket.remote());
     let mut conversation = Conversation {
         socket,
+        remote,
         pulse,
         lifecycle,
         respond,
@@ -117,7 +125,8 @@ impl<R: Respond> Conversation<'_, R> {
                 poll_fn(|context| DESK.with_borrow_mut(|desk| self.poll_turn(context, desk)));
             let close = match turn.await? {
                 Turn::Ended(ended) => return Ok(ended),
-                Turn::Ask(request, key, close) => {
+                Turn::Ask(mut request, key, close) => {
+                    self.note(&mut request, Instant::now());
                     let pulse = self.pulse.clone();
                     let _answering = pulse.answer();
                     let response = self.respond.respond(&request).await;
@@ -189,7 +198,7 @@ impl<R: Respond> Conversation<'_, R> {
             let turn = match head.plain {
                 Some(plain) if !close => {
                     let desk = (&mut *output, &mut *date, &mut *remembered);
-                    self.remembered(context, head.target, &plain, desk)?
+                    self.remembered(context, &head, &plain, desk)?
                 }
                 _ => None,
             };
@@ -227,11 +236,11 @@ impl<R: Respond> Conversation<'_, R> {
     fn remembered(
         &mut self,
         context: &mut Context<'_>,
-        target: &str,
+        request: &Head<'_>,
         plain: &Plain<'_>,
         (output, date, remembered): (&mut Vec<u8>, &mut Date, &mut Remembered),
     ) -> io::Result<Option<Done>> {
-        let Some(answer) = remembered.get(target, plain) else {
+        let Some(answer) = remembered.get(request.target, plain) else {
             return Ok(None);
         };
         let now = Instant::now();
@@ -269,12 +278,60 @@ impl<R: Respond> Conversation<'_, R> {
         let from = (sent.saturating_sub(head) as u64).min(length);
         if sent >= head && from == length && !self.socket.keeps_back(context)? {
             self.pulse.exchanged(ended);
+            self.log(request, answer, (status, length, ended - now));
             return Ok(Some(Done::Whole));
         }
         let rest = Bytes::copy_from_slice(&output[sent.min(head)..head]);
         let mut body = Body::default();
         body.push_file(&Arc::new(file), from..length);
+        if let Some(visit) = self.visit(request, answer, now) {
+            visit.answered(status);
+            visit.sent(from);
+            body.belongs_to(visit);
+        }
         Ok(Some(Done::Part(rest, body)))
+    }
+
+    /// Where there is an access log, the request will be in it.
+    fn note(&self, request: &mut Parts, began: Instant) {
+        if let (Some(log), Some(remote)) = (self.respond.access_log(), self.remote) {
+            Visit::begin(log, remote, began.into_std(), request);
+        }
+    }
+
+    /// The same for a request that is being answered from memory.
+    fn visit(&self, request: &Head<'_>, answer: &Answer, began: Instant) -> Option<Arc<Visit>> {
+        self.remote?;
+        let mut request = request.request()?;
+        self.note(&mut request, began);
+        let visit = Visit::of(&request.extensions)?;
+        visit.asks(&answer.reference);
+        Some(visit.clone())
+    }
+
+    /// The same for one that was answered from memory: status, bytes, duration.
+    fn log(&self, request: &Head<'_>, answer: &Answer, told: (StatusCode, u64, Duration)) {
+        let (Some(log), Some(remote)) = (self.respond.access_log(), self.remote) else {
+            return;
+        };
+        let (status, bytes, duration) = told;
+        let asked = Asked {
+            remote,
+            method: request.method.as_str().as_bytes(),
+            target: request.target.as_bytes(),
+            version: Version::HTTP_11,
+            host: request.field("host"),
+            referer: request.field("referer"),
+            user_agent: request.field("user-agent"),
+        };
+        let answered = Answered {
+            status: status.as_u16(),
+            bytes,
+            duration,
+            reference: Some(&answer.reference),
+            cache: Some(Cache::Warm),
+        };
+        log.write(&asked, &answered);
     }
 
     /// Sends what the recipe says, and remembers it if it will stand. Whether the connection is to be closed.
@@ -299,7 +356,7 @@ impl<R: Respond> Conversation<'_, R> {
             let now = Instant::now().into_std();
             render::end(&mut out, desk.date.text(now), close);
             if let (Some(key), Some(whole)) = (key, body.settled())
-                && let Some(answer) = Answer::of(&head, whole)
+                && let Some(answer) = Answer::of(&head, whole, body.visit())
             {
                 desk.remembered.put(key, answer);
             }

@@ -5,11 +5,13 @@
 //! neither ends nor spins the loop; from [`Phase::Draining`] on answers ask for a new connection
 //! elsewhere, from [`Phase::Stopping`] on nothing is accepted, and what is in flight ends within a limit.
 
+use super::access::Visit;
 use super::body::Body;
 use super::http1;
 use super::reactors::Reactors;
 use super::socket::{Answering, Protocol, Pulse, Socket};
 use super::transport::Transport;
+use crate::access_log::AccessLog;
 use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
@@ -60,18 +62,23 @@ pub(crate) trait Respond: Send + Sync + 'static {
 
     /// A GET was answered as [`Respond::respond`] did a moment ago, without asking it.
     fn remembered(&self, status: StatusCode, elapsed: Duration);
+
+    /// Where answers are written down, if they are.
+    fn access_log(&self) -> Option<&AccessLog> {
+        None
+    }
 }
 
 /// How a listener is run.
 pub(crate) struct Listen {
-    /// Connections at once; one more is refused with a 503.
-    pub(crate) most_connections: usize,
+    /// One for each connection; where there is none left, a connection is refused with a 503.
+    pub(crate) places: Arc<Semaphore>,
     /// Watched for draining and stopping.
     pub(crate) lifecycle: Lifecycle,
     /// How long requests in flight may go on after accepting has ended.
     pub(crate) limit: Duration,
     /// Where connections live; None: on the runtime that accepts.
-    pub(crate) reactors: Option<Reactors>,
+    pub(crate) reactors: Option<Arc<Reactors>>,
     /// Shakes hands with every client; None: cleartext.
     pub(crate) tls: Option<TlsAcceptor>,
     /// Counts connections, where wanted.
@@ -95,7 +102,6 @@ impl Listen {
             tls: self.tls.clone(),
             metrics: self.metrics.clone(),
         };
-        let places = Arc::new(Semaphore::new(self.most_connections));
         let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
         let mut connections = JoinSet::new();
         let mut stopping = pin!(self.lifecycle.reached(Phase::Stopping));
@@ -120,7 +126,7 @@ impl Listen {
             pause = PAUSES.0;
             // A socket that cannot be tuned still works.
             let _ = stream.set_nodelay(true);
-            let Ok(place) = places.clone().try_acquire_owned() else {
+            let Ok(place) = self.places.clone().try_acquire_owned() else {
                 if let Some(metrics) = &self.metrics {
                     metrics.connection_refused();
                 }
@@ -137,7 +143,7 @@ impl Listen {
             };
             let open = self.metrics.as_ref().map(|metrics| metrics.connection());
             let (respond, terms) = (respond.clone(), terms.clone());
-            match self.reactors.as_ref().and_then(Reactors::least) {
+            match self.reactors.as_deref().and_then(Reactors::least) {
                 None => connections.spawn(async move {
                     converse(stream, respond, terms).await;
                     drop((place, open));
@@ -234,6 +240,7 @@ async fn by_hyper(
     lifecycle: Lifecycle,
 ) {
     let asked = Arc::new(Notify::new());
+    let remote = respond.access_log().map(|_| socket.remote());
     let service = {
         let (pulse, lifecycle, asked) = (pulse.clone(), lifecycle.clone(), asked.clone());
         service_fn(move |request: Request<Incoming>| {
@@ -241,7 +248,11 @@ async fn by_hyper(
             asked.notify_one();
             let (respond, lifecycle) = (respond.clone(), lifecycle.clone());
             async move {
-                let (request, _) = request.into_parts();
+                let (mut request, _) = request.into_parts();
+                if let (Some(log), Some(remote)) = (respond.access_log(), remote) {
+                    let now = Instant::now().into_std();
+                    Visit::begin(log, remote, now, &mut request);
+                }
                 let mut response = respond.respond(&request).await;
                 if request.version <= Version::HTTP_11 && lifecycle.phase() >= Phase::Draining {
                     let close = HeaderValue::from_static("close");

@@ -11,6 +11,7 @@
 //! 7. Headers and body; what the image says of its files, and over that what every answer of the
 //!    repository carries ([`fields`]).
 
+use super::access::Visit;
 use super::body::Body;
 use super::cache::CachePolicy;
 use super::error;
@@ -75,7 +76,10 @@ impl Serve {
         admit(request)?;
         let asked = asked(self.target(&serves, request.uri.path()).await?)?;
         let reference = &asked.target.reference;
-        let view = match self.view(reference, &request.headers).await {
+        if let Some(visit) = Visit::of(&request.extensions) {
+            visit.asks(reference);
+        }
+        let view = match self.view(reference, request).await {
             Ok(view) => view,
             Err(mut response) => {
                 if let Some(site) = self.images.site(&reference.repository) {
@@ -149,16 +153,15 @@ impl Serve {
     }
 
     /// Step 3.
-    async fn view(
-        &self,
-        reference: &Reference,
-        headers: &HeaderMap,
-    ) -> Result<View, Response<Body>> {
+    async fn view(&self, reference: &Reference, request: &Parts) -> Result<View, Response<Body>> {
         if let Some(view) = self.images.warm(reference) {
             return Ok(view);
         }
+        if let Some(visit) = Visit::of(&request.extensions) {
+            visit.waits();
+        }
         // Boxed, as all that is not warm: hyper moves the whole future of an answer.
-        let asking = Box::pin(self.images.get(reference, ask(headers)));
+        let asking = Box::pin(self.images.get(reference, ask(&request.headers)));
         let outcome = match self.timeout {
             None => asking.await,
             // The download goes on.

@@ -10,6 +10,7 @@ use crate::images::FileNode;
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -262,6 +263,11 @@ impl Socket {
             Poll::Ready(flushed) => flushed.map(|()| false),
             Poll::Pending => Ok(true),
         }
+    }
+
+    /// The client's address.
+    pub(super) fn remote(&self) -> IpAddr {
+        self.stream.remote()
     }
 
     /// What the client speaks: as ALPN agreed, else as its first bytes say, which are read until they do.

@@ -2,6 +2,7 @@
 
 use super::socket::Protocol;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -44,6 +45,16 @@ impl Transport {
             Transport::Plain(stream) => Some(stream),
             Transport::Tls(_) => None,
         }
+    }
+
+    /// The client's address; unspecified for one that is gone already.
+    pub(super) fn remote(&self) -> IpAddr {
+        let stream = match self {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        let address = stream.peer_addr().map(|address| address.ip());
+        address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
     }
 
     /// What ALPN says; None: nothing, the first bytes tell.

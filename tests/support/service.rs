@@ -132,6 +132,15 @@ impl Site {
         let service = self.service.as_ref().expect("it runs");
         Client(service.metrics_address.expect("prometheusAddr is set"))
     }
+    /// Where it answers over TLS.
+    pub fn tls_address(&self) -> std::net::SocketAddr {
+        let service = self.service.as_ref().expect("it runs");
+        service.tls_address.expect("tls is set")
+    }
+    /// What SIGHUP does.
+    pub fn reload(&self) {
+        self.service.as_ref().expect("it runs").reload();
+    }
     /// Waits for a phase of its life.
     pub async fn phase_reached(&self, phase: Phase) {
         let service = self.service.as_ref().expect("it runs");

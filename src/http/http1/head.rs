@@ -209,6 +209,13 @@ fn understand<'a>(
 }
 
 impl Head<'_> {
+    /// The value of a field that no client sends twice.
+    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = self.fields.iter();
+        let field = fields.find(|field| field.name.eq_ignore_ascii_case(name))?;
+        Some(field.value)
+    }
+
     /// The request, for the recipe. None: hyper has to say what is wrong with it.
     pub(super) fn request(&self) -> Option<Parts> {
         let mut headers = HeaderMap::with_capacity(self.fields.len());

@@ -2,6 +2,7 @@
 //! look-up. One memory a reactor, so nothing is locked.
 
 use super::head::{Plain, is_harmless};
+use crate::http::access::Visit;
 use crate::http::body::Whole;
 use crate::images::{FileNode, KnownFile, ViewInfo};
 use hashbrown::{DefaultHashBuilder, HashMap};
@@ -30,11 +31,13 @@ pub(super) struct Answer {
     /// The same of the 304.
     pub(super) not_modified: Box<[u8]>,
     etag: Box<[u8]>,
+    /// The image, for the access log; empty where there is none.
+    pub(super) reference: Box<str>,
 }
 
 impl Answer {
     /// None: this answer cannot stand for later ones.
-    pub(super) fn of(head: &Parts, whole: &Whole) -> Option<Answer> {
+    pub(super) fn of(head: &Parts, whole: &Whole, visit: Option<&Visit>) -> Option<Answer> {
         let etag = head.headers.get(header::ETAG)?;
         if head.status != StatusCode::OK || !varies_by_the_key_only(&head.headers) {
             return None;
@@ -59,6 +62,7 @@ impl Answer {
             head: ok.into(),
             not_modified: not_modified.into(),
             etag: etag.as_bytes().into(),
+            reference: visit.and_then(Visit::reference).unwrap_or_default().into(),
         })
     }
 
@@ -76,7 +80,8 @@ impl Answer {
     }
 
     fn bytes(&self) -> usize {
-        self.head.len() + self.not_modified.len() + self.etag.len() + OVERHEAD
+        let texts = self.head.len() + self.not_modified.len() + self.etag.len();
+        texts + self.reference.len() + OVERHEAD
     }
 }
 

@@ -58,7 +58,7 @@ async fn running_over(tls: Option<TlsAcceptor>, most_connections: usize) -> Runn
     let (lifecycle, metrics) = (Lifecycle::default(), Arc::new(Metrics::new()));
     let listen = Listen {
         reactors: None,
-        most_connections,
+        places: Arc::new(Semaphore::new(most_connections)),
         lifecycle: lifecycle.clone(),
         limit: Duration::from_secs(5),
         tls,
