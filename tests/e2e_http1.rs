@@ -98,6 +98,53 @@ impl Connection {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_from_memory_gives_way_to_a_better_encoding() {
+    let text = "the same words again and again\n".repeat(200);
+    let mut layer = Layer::new();
+    for number in 0..8 {
+        layer = layer.file(&format!("{number}.txt"), format!("{number} {text}"));
+    }
+    let (registry, site) = served(layer, json!({})).await;
+    let mut connection = Connection::to(&site).await;
+    let path = |number: usize| registry.path("team/app:v1", &format!("/{number}.txt"));
+    // Who accepts nothing has the answer remembered; that is not the one for others.
+    for _ in 0..3 {
+        let answer = connection.get(&path(0), "").await;
+        assert_eq!(answer.body, format!("0 {text}").as_bytes());
+    }
+    let accept = "Accept-Encoding: gzip, deflate, br, zstd\r\n";
+    let mut first = Vec::new();
+    for number in 0..8 {
+        let mut answer = connection.get(&path(number), accept).await;
+        assert_eq!(answer.field("content-encoding"), None, "{number}");
+        for _ in 0..500 {
+            if answer.field("content-encoding").is_some() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            answer = connection.get(&path(number), accept).await;
+        }
+        assert_eq!(answer.field("content-encoding"), Some("br"), "{number}");
+        first.push(answer);
+    }
+    // The side packs of the first were merged into later ones meanwhile: the answers stand.
+    for round in 0..3 {
+        for (number, first) in first.iter().enumerate() {
+            let again = connection.get(&path(number), accept).await;
+            assert_eq!(again.fields(), first.fields(), "{number} {round}");
+            assert_eq!(again.body, first.body, "{number} {round}");
+            let etag = first.field("etag").unwrap();
+            let fields = format!("{accept}If-None-Match: {etag}\r\n");
+            let unchanged = connection.get(&path(number), &fields).await;
+            assert_eq!(unchanged.status(), 304, "{number} {round}");
+            let plain = connection.get(&path(number), "").await;
+            assert_eq!(plain.body, format!("{number} {text}").as_bytes());
+        }
+    }
+    site.stop().await;
+}
+
 fn get(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n{fields}\r\n")
 }

@@ -14,6 +14,8 @@
 
 mod pile;
 mod shelf;
+#[cfg(test)]
+mod tests;
 mod work;
 mod writing;
 

@@ -48,7 +48,21 @@ pub(super) fn push(shared: &Arc<Shared>, job: Job) -> bool {
     true
 }
 
+/// Says that the thread is gone, however it went: the next job starts another one. A file that an encoder
+/// panics on stays asked for, so it is not tried again.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        lock(self.0).running = false;
+        if std::thread::panicking() {
+            tracing::error!("encoding a file ended abnormally, it is served as it is");
+        }
+    }
+}
+
 fn run(shared: &Shared) {
+    let _running = Running(shared);
     // On Linux a thread has a priority of its own.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the thread that encodes keeps its priority");
