@@ -7,7 +7,7 @@
 //!   boot-id                         of the machine's boot that last wrote here
 //!   packs/<key>.pack                sealed: complete and verified; 0400 once known to be durable, 0600 until then
 //!   tmp/<number>                    being written; emptied at start
-//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins
+//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins, diff IDs
 //! ```
 //!
 //! What a caller may rely on: nothing partial is ever visible under a final name; the sum
@@ -145,14 +145,17 @@ pub enum RecordKind {
     Claim,
     /// What the label of an origin stands for.
     Origin,
+    /// Which layers have a diff ID.
+    DiffId,
 }
 
 impl RecordKind {
-    const ALL: [RecordKind; 4] = [
+    const ALL: [RecordKind; 5] = [
         RecordKind::Document,
         RecordKind::Tag,
         RecordKind::Claim,
         RecordKind::Origin,
+        RecordKind::DiffId,
     ];
 
     fn directory(self) -> &'static str {
@@ -161,6 +164,7 @@ impl RecordKind {
             RecordKind::Tag => "tags",
             RecordKind::Claim => "claims",
             RecordKind::Origin => "origins",
+            RecordKind::DiffId => "diff-ids",
         }
     }
 }

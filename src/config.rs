@@ -4,11 +4,14 @@ mod answers;
 mod connections;
 mod decode;
 mod hosts;
+mod layers;
 mod named;
 mod schema;
 mod site;
 mod tree;
 mod units;
+
+pub use layers::LayerSelection;
 
 use crate::oci::Platform;
 use crate::reference::{Reference, Repository};
@@ -254,6 +257,8 @@ pub struct RepoConfig {
     pub site: SiteConfig,
     /// Overrides `encodings`.
     pub encodings: Option<Encodings>,
+    /// Which layers make the tree that is served.
+    pub layers: LayerSelection,
 }
 
 /// Keys of `repos.<name>`: how its files make a site, and what its answers carry.

@@ -6,7 +6,7 @@
 //! a failed flight leaves nothing behind. Knows no HTTP status.
 //!
 //! The steps of [`Images::get`]: policy → tag to digest (freshness, [`tags`](self)) → manifest and
-//! configuration → first layer (`prepare`, `fetch`) → replacements → view.
+//! configuration → layers (`prepare`, `fetch`), merged where there are several → replacements → view.
 
 mod error;
 mod fetch;
@@ -20,6 +20,7 @@ mod pipe;
 mod policy;
 mod pool;
 mod prepare;
+mod select;
 mod shown;
 mod site;
 mod variants;
@@ -55,6 +56,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use variants::Variants;
+use view::KnownFiles;
 
 /// How long a registry's 404 is remembered.
 const MISSING_LASTS: Duration = Duration::from_secs(5);
@@ -147,7 +149,7 @@ struct Inner {
 /// A view without its leases.
 struct Remembered {
     info: Arc<ViewInfo>,
-    base: WeakLease<Pack>,
+    base: KnownFiles,
     modified: Option<WeakLease<Pack>>,
     /// When the registry said so; 1970 where it is not asked.
     validated: SystemTime,
@@ -531,7 +533,7 @@ impl Inner {
         });
         let remembered = Remembered {
             info: info.clone(),
-            base: prepared.base.downgrade(),
+            base: KnownFiles::of(&prepared.base),
             modified: prepared.modified.as_ref().map(|pack| pack.downgrade()),
             validated: fresh.map_or(SystemTime::UNIX_EPOCH, |(validated, _)| validated),
         };

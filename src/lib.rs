@@ -14,6 +14,7 @@
 //! 6. [`unpack`], [`modify`] and [`encode`]: a compressed layer becomes a pack, verified; a
 //!    pack becomes a side pack with replacements applied, or with encoded variants of files.
 //! 7. [`pack`]: the file format that a layer is stored and served in.
+//!    [`merge`]: several layers as one tree.
 //! 8. [`blobspace`]: the size-bounded directory that holds packs and records.
 //! 9. [`service`], [`admin`], [`metrics`], [`access_log`], [`shutdown`], [`cli`]: assembly, probes, counters,
 //!    one line an answer, life cycle, the commands.
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod encode;
 pub mod http;
 pub mod images;
+pub mod merge;
 pub mod metrics;
 pub mod modify;
 pub mod oci;

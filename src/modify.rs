@@ -1,5 +1,5 @@
 //! `replacements`: literal search and replace in files of a layer, into a side pack.
-//! Pure of network: reads the base pack, writes a pack of the modified files only.
+//! Pure of network: reads the base tree, writes a pack of the modified files only.
 //!
 //! A rule's path is relative to the layer's root, and links on it are followed inside the
 //! image. Rules run one after another, each on the result of those before it. Since the side pack
@@ -7,16 +7,18 @@
 
 use crate::config::Replacement;
 use crate::digest::Digest;
+use crate::merge::Tree;
 use crate::pack::{Entry, EntryHeader, Kind, Pack, PackError, Summary, Writer};
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::ops::Deref;
 
 /// The replacements of one repository, in order.
 #[derive(Clone, Debug)]
 pub struct Rules(Vec<Replacement>);
 
-/// A file's content by where it lies in the base: the same for all its hard links.
-type Range = (u64, u64);
+/// A file's content by where it lies in the base (layer, offset, length): the same for all its hard links.
+type Range = (u16, u64, u64);
 
 impl Rules {
     /// None when there are no replacements.
@@ -39,9 +41,9 @@ impl Rules {
     /// Writes a pack that holds the modified files, under every path of the tree that
     /// leads to the same content (hard links change together). Also returns one warning
     /// line for each rule whose file is missing; `workdir` helps to word it.
-    pub fn apply<W: Write>(
+    pub fn apply<P: Deref<Target = Pack>, W: Write>(
         &self,
-        base: &Pack,
+        base: &Tree<P>,
         workdir: Option<&str>,
         out: W,
     ) -> Result<(W, Summary, Vec<String>), PackError> {
@@ -96,15 +98,17 @@ impl Rules {
 }
 
 fn range(entry: &Entry<'_>) -> Range {
-    (entry.offset, entry.length)
+    (entry.source, entry.offset, entry.length)
 }
 
-fn content_of<'a>(base: &'a Pack, entry: &Entry<'_>) -> Result<&'a [u8], PackError> {
-    base.populate(entry.offset, entry.length)?;
-    let range = entry.offset as usize..(entry.offset + entry.length) as usize;
-    base.bytes()
-        .get(range)
-        .ok_or_else(|| PackError::Corrupt("a file lies outside the pack".to_owned()))
+fn content_of<'a, P: Deref<Target = Pack>>(
+    base: &'a Tree<P>,
+    entry: &Entry<'_>,
+) -> Result<&'a [u8], PackError> {
+    let outside = || PackError::Corrupt("a file lies outside the pack".to_owned());
+    let holder = base.holder(entry).ok_or_else(outside)?;
+    holder.populate(entry.offset, entry.length)?;
+    base.content(entry).ok_or_else(outside)
 }
 
 fn rule_path(path: &str) -> Vec<u8> {
@@ -193,14 +197,17 @@ mod tests {
     fn check(rules: &[Replacement], expected: &[(&str, &str)]) -> Vec<String> {
         let rules = Rules::new(rules).unwrap();
         let out = tempfile::tempfile().unwrap();
-        let (file, _, warnings) = rules.apply(&base(), Some("/www"), out).unwrap();
+        let (file, _, warnings) = rules
+            .apply(&Tree::of_layer(&base()), Some("/www"), out)
+            .unwrap();
         let pack = Pack::open(file).unwrap();
+        let tree = Tree::of_layer(&pack);
         let got: Vec<(String, String)> = pack
             .nodes()
             .filter(|node| node.kind == Kind::File)
             .map(|node| {
                 assert_eq!(node.mtime, 7);
-                let content = content_of(&pack, &node).unwrap();
+                let content = content_of(&tree, &node).unwrap();
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 (text(node.path), text(content))
             })

@@ -8,6 +8,9 @@
 //! their indexes later; and a *tree*, the file system that this layer alone makes, which is
 //! what [`Pack::lookup`] and [`Pack::resolve`] see. Links are index entries, resolved
 //! inside the image; nothing on the host's file system can be reached through one.
+//!
+//! A *merged index* ([`Merger`]) is a pack without contents: the tree that several layers make, whose
+//! ranges lie in the packs of those layers.
 
 mod format;
 mod kept;
@@ -26,7 +29,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 /// Version of the format, part of every pack's name on disk.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// What a tar entry or a node of the tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +153,49 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// Replays the logs of layers over each other, base first, and writes the tree that they make
+/// as a merged index. See [`crate::merge`].
+pub struct Merger {
+    tree: tree::Tree,
+    layers: u32,
+}
+
+impl Merger {
+    /// No layer yet.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Merger {
+        Merger {
+            tree: tree::Tree::of_layers(),
+            layers: 0,
+        }
+    }
+    /// Adds a layer over those before. Its number, from 0, is [`Entry::source`].
+    ///
+    /// # Errors
+    /// [`PackError::Layer`]: it cannot be applied over the lower ones (a hard link to nothing...).
+    pub fn layer(&mut self, pack: &Pack) -> Result<(), PackError> {
+        self.tree.next_layer()?;
+        for entry in pack.log() {
+            self.tree.replay(&entry)?;
+        }
+        if pack.poisoned() {
+            return Err(PackError::Io(io::Error::other(
+                "a page of a layer's index could not be read",
+            )));
+        }
+        self.layers += 1;
+        Ok(())
+    }
+    /// Bytes of memory held so far, with those that `finish` adds.
+    pub fn index_bytes(&self) -> u64 {
+        self.tree.bytes()
+    }
+    /// Writes the index. `origin` is kept as it is.
+    pub fn finish<W: Write>(self, origin: &Origin, out: W) -> Result<(W, Summary), PackError> {
+        writer::State::merged(out, self.tree, self.layers, origin)
+    }
+}
+
 /// A pack, mapped into memory and ready to serve. Methods never panic and never read
 /// outside the mapping, whatever the file holds.
 pub struct Pack(reader::Reader);
@@ -173,6 +219,8 @@ pub struct Entry<'a> {
     pub offset: u64,
     /// Bytes of content.
     pub length: u64,
+    /// In a merged index: the number of the layer whose pack has the content. Else 0.
+    pub source: u16,
     /// XXH3-128 of the content; makes the ETag.
     pub hash: u128,
 }
@@ -224,6 +272,28 @@ impl Pack {
     /// What the pack was made from; for a side pack, what its base was made from.
     pub fn origin(&self) -> Origin {
         self.0.origin
+    }
+    /// Bytes of the index: records, table and strings.
+    pub fn index_bytes(&self) -> u64 {
+        self.0.index_len()
+    }
+    /// Of how many layers this is the merged index; 0 for a pack that holds its contents itself.
+    pub fn sources(&self) -> usize {
+        self.0.sources as usize
+    }
+    /// Whether the range lies within this pack's contents.
+    pub fn holds(&self, offset: u64, length: u64) -> bool {
+        self.0.holds(offset, length)
+    }
+    /// Why the layer makes no tree of its own: a hard link to a file of a lower layer. Its tree lacks
+    /// what cannot be told; merging is for such layers.
+    pub fn incomplete(&self) -> Option<String> {
+        let entry = self.0.dangling()?;
+        Some(format!(
+            "hard link `{}` to `{}`: the target is not in this layer",
+            shown(entry.path),
+            shown(entry.link)
+        ))
     }
     /// The whole mapping. A page that cannot be read poisons the pack (see [`Pack::poisoned`]).
     pub fn bytes(&self) -> &[u8] {

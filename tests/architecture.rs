@@ -69,8 +69,14 @@ const RULES: &[Rule] = &[
         because: "a pack never opens a socket, and knows no reactor and no HTTP",
     },
     Rule {
+        module: "merge",
+        may_name: &["digest", "pack"],
+        must_not_name: OUTSIDE,
+        because: "indexes are merged without network or disk layout",
+    },
+    Rule {
         module: "modify",
-        may_name: &["config", "digest", "pack"],
+        may_name: &["config", "digest", "merge", "pack"],
         must_not_name: OUTSIDE,
         because: "rules turn one pack into another, without network or disk layout",
     },
@@ -113,6 +119,7 @@ const RULES: &[Rule] = &[
             "config",
             "digest",
             "encode",
+            "merge",
             "metrics",
             "modify",
             "oci",

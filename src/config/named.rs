@@ -2,6 +2,7 @@
 
 use super::answers::cache;
 use super::decode::{Field, Reader, Section};
+use super::layers;
 use super::schema::path;
 use super::site::site;
 use super::tree::Node;
@@ -30,6 +31,7 @@ pub(super) const REPO: &[&str] = &[
     "cors",
     "origin",
     "encodings",
+    "layers",
 ];
 pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
 pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
@@ -162,6 +164,7 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
         site: site(reader, &section),
         origin: reader.flag(section.get("origin")).unwrap_or(false),
         encodings: reader.text(section.get("encodings"), units::encodings),
+        layers: (reader.word(section.get("layers"), layers::parse)).unwrap_or_default(),
     }
 }
 

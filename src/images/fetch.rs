@@ -95,6 +95,11 @@ impl Fetcher {
         }
     }
 
+    /// Whose permits bound what is done here.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Downloads, unpacks, verifies and seals the layer.
     pub(super) async fn fetch(
         &self,

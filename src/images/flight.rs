@@ -5,6 +5,7 @@ use super::ImageError;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -15,25 +16,44 @@ const MOST: usize = 4096;
 
 type Outcome<T> = Result<T, ImageError>;
 type Waiting<T> = watch::Receiver<Option<Outcome<T>>>;
+type Telling<T> = Arc<watch::Sender<Option<Outcome<T>>>>;
 /// Held only to look up, insert or remove; never across an await.
-type Table<K, T> = Arc<Mutex<HashMap<K, Waiting<T>>>>;
+type Table<K, T> = Arc<Mutex<HashMap<K, Telling<T>>>>;
 
 /// The flights of one kind.
 pub(super) struct Flights<K, T> {
     table: Table<K, T>,
     /// Where jobs run: not on the threads that serve connections.
     runtime: Handle,
+    /// A job goes on when nobody waits for it any more.
+    outlives: bool,
 }
 
 /// Takes the flight off the table however its job ends, a panic included.
 struct Landing<K: Hash + Eq, T> {
     table: Table<K, T>,
     key: K,
+    /// It was taken off already.
+    done: bool,
 }
 
 impl<K: Hash + Eq, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
-        lock(&self.table).remove(&self.key);
+        if !self.done {
+            lock(&self.table).remove(&self.key);
+        }
+    }
+}
+
+impl<K: Hash + Eq, T> Landing<K, T> {
+    /// Takes the flight off the table if nobody waits for it. Nobody can board it after that.
+    fn abandon(&mut self, tell: &Telling<T>) -> bool {
+        let mut table = lock(&self.table);
+        self.done = tell.receiver_count() == 0;
+        if self.done {
+            table.remove(&self.key);
+        }
+        self.done
     }
 }
 
@@ -47,6 +67,15 @@ where
         Flights {
             table: Table::default(),
             runtime: Handle::current(),
+            outlives: true,
+        }
+    }
+
+    /// Flights whose jobs end where they are when nobody waits for them any more.
+    pub(super) fn while_wanted() -> Self {
+        Flights {
+            outlives: false,
+            ..Flights::new()
         }
     }
 
@@ -60,7 +89,8 @@ where
         lock(&self.table).len()
     }
 
-    /// Joins the job for `key`, or starts `job` as it. The job goes on when the caller leaves.
+    /// Joins the job for `key`, or starts `job` as it. The job goes on when the caller leaves (but see
+    /// [`Flights::while_wanted`]).
     ///
     /// A job ends its flight before its outcome is told, so whoever asks after a failure
     /// starts afresh, and a job must first look whether its work was just done.
@@ -83,8 +113,8 @@ where
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
         let mut table = lock(&self.table);
-        if let Some(waiting) = table.get(&key) {
-            return Ok(waiting.clone());
+        if let Some(tell) = table.get(&key) {
+            return Ok(tell.subscribe());
         }
         if table.len() >= MOST {
             return Err(ImageError::Busy(
@@ -92,14 +122,27 @@ where
             ));
         }
         let (tell, waiting) = watch::channel(None);
-        table.insert(key.clone(), waiting.clone());
-        let landing = Landing {
+        let tell = Arc::new(tell);
+        table.insert(key.clone(), tell.clone());
+        let mut landing = Landing {
             table: self.table.clone(),
             key,
+            done: false,
         };
-        let job = job();
+        let (job, outlives) = (job(), self.outlives);
         self.runtime.spawn(async move {
-            let outcome = job.await;
+            let mut job = pin!(job);
+            let outcome = loop {
+                tokio::select! {
+                    biased;
+                    outcome = &mut job => break outcome,
+                    () = tell.closed(), if !outlives => {
+                        if landing.abandon(&tell) {
+                            return;
+                        }
+                    }
+                }
+            };
             drop(landing);
             tell.send_replace(Some(outcome));
         });
@@ -108,8 +151,8 @@ where
 }
 
 fn lock<K, T>(
-    table: &Mutex<HashMap<K, Waiting<T>>>,
-) -> std::sync::MutexGuard<'_, HashMap<K, Waiting<T>>> {
+    table: &Mutex<HashMap<K, Telling<T>>>,
+) -> std::sync::MutexGuard<'_, HashMap<K, Telling<T>>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -171,6 +214,39 @@ mod tests {
         assert!(flights.has(&1));
         flights.join(1, || async { Ok(2) }).await.unwrap();
         assert_eq!(done.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_nobody_waits_for_any_more_ends() {
+        let flights = Arc::new(Flights::<u8, u32>::while_wanted());
+        let (started, mut start) = watch::channel(false);
+        let ended = Arc::new(());
+        let held = ended.clone();
+        let job = || async move {
+            started.send_replace(true);
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok(1)
+        };
+        let (first, second) = {
+            let (a, b) = (flights.clone(), flights.clone());
+            let first = tokio::spawn(async move { a.join(1, job).await });
+            start.wait_for(|started| *started).await.unwrap();
+            let second = tokio::spawn(async move { b.join(1, || async { Ok(2) }).await });
+            (first, second)
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        first.abort();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(flights.has(&1), "the second waits for it");
+        second.abort();
+        while flights.has(&1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        while Arc::strong_count(&ended) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(flights.join(1, || async { Ok(3) }).await.unwrap(), 3);
     }
 
     #[tokio::test]

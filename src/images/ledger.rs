@@ -41,6 +41,16 @@ struct TagRecord {
     validated: u64,
 }
 
+/// Layers remembered for one diff ID.
+const MOST_LAYERS: usize = 8;
+
+#[derive(Serialize, Deserialize)]
+struct DiffIdRecord {
+    diff_id: String,
+    /// Digests, the newest last.
+    layers: Vec<String>,
+}
+
 impl Ledger {
     pub(super) fn new(blobspace: Arc<Blobspace<Pack>>) -> Ledger {
         Ledger { blobspace }
@@ -109,6 +119,41 @@ impl Ledger {
         let bytes = reference.to_string().into_bytes();
         self.write(RecordKind::Origin, label.to_owned(), bytes)
             .await;
+    }
+
+    /// Layers, in whatever compression, that were unpacked here to a tar with this digest. That is a fact
+    /// about their bytes, and gives nobody a right to them.
+    pub(super) async fn layers_of(&self, diff_id: Digest) -> Vec<Digest> {
+        let Some(bytes) = self.read(RecordKind::DiffId, name_of(&diff_id)).await else {
+            return Vec::new();
+        };
+        match serde_json::from_slice::<DiffIdRecord>(&bytes) {
+            Ok(record) if record.diff_id == diff_id.to_string() => {
+                let layers = record.layers.iter().filter_map(|layer| layer.parse().ok());
+                layers.collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The layer was unpacked to a tar with this digest.
+    pub(super) async fn put_layer_of(&self, diff_id: Digest, layer: Digest) {
+        let mut layers = self.layers_of(diff_id).await;
+        if layers.contains(&layer) {
+            return;
+        }
+        layers.push(layer);
+        let surplus = layers.len().saturating_sub(MOST_LAYERS);
+        let record = DiffIdRecord {
+            diff_id: diff_id.to_string(),
+            layers: (layers.iter().skip(surplus))
+                .map(Digest::to_string)
+                .collect(),
+        };
+        if let Ok(bytes) = serde_json::to_vec(&record) {
+            self.write(RecordKind::DiffId, name_of(&diff_id), bytes)
+                .await;
+        }
     }
 
     /// Whether the repository has shown that it has these bytes.

@@ -73,6 +73,16 @@ impl Pool {
         u64::from(self.0.memory_mib / 2) * MIB
     }
 
+    /// Waits for memory alone: for work that needs no registry and no worker. At most
+    /// [`Pool::largest_grant`].
+    pub(super) async fn memory(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let _queued = Queued::new(&self.0.queued);
+        let grant = u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX);
+        let grant = grant.clamp(1, self.0.memory_mib / 2);
+        // It is never closed, so this cannot fail.
+        self.0.memory.clone().acquire_many_owned(grant).await.ok()
+    }
+
     /// Whether someone waits for a permit, so that a silent download should make way early.
     pub(super) fn wanted(&self) -> bool {
         self.0.queued.load(Ordering::Relaxed) > 0

@@ -3,25 +3,29 @@
 //! without showing that it has them too.
 
 mod documents;
+mod files;
 mod layers;
 
 use super::ImageError;
-use super::fetch::{Fetcher, base_key};
+use super::fetch::Fetcher;
 use super::flight::Flights;
 use super::ledger::{Ledger, blocking};
 use super::memory::Failures;
 use super::policy::Policy;
 use super::site::Sites;
+use super::view::Files;
 use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
+use crate::config::LayerSelection;
 use crate::digest::Digest;
 use crate::metrics::Metrics;
 use crate::modify::Rules;
-use crate::oci::{ImageConfig, Platform};
+use crate::oci::{Descriptor, ImageConfig, Platform};
 use crate::pack::{Pack, PackError};
 use crate::reference::{Reference, Repository};
 use crate::registry::Registries;
 use crate::rules::Rules as SiteRules;
 use crate::unpack::Expected;
+use files::tree_key;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,16 +42,17 @@ pub(super) struct Image {
     /// Of the manifest that was chosen.
     pub(super) digest: Digest,
     pub(super) config: ImageConfig,
-    /// The layer that is served.
-    layer: Expected,
-    layers: usize,
+    /// There is a configuration: it has a diff ID for each layer.
+    has_config: bool,
+    /// All of them, base first.
+    layers: Vec<Descriptor>,
 }
 
 /// An image whose packs are here.
 #[derive(Clone)]
 pub(super) struct Prepared {
     pub(super) image: Arc<Image>,
-    pub(super) base: Lease<Pack>,
+    pub(super) base: Files,
     pub(super) modified: Option<Lease<Pack>>,
     /// What the image's own files say of serving it.
     pub(super) rules: Arc<SiteRules>,
@@ -76,6 +81,8 @@ pub(super) struct Preparer {
     /// By registry host and all that was promised: one repository's promises are no other's fault.
     faults: Failures<(String, Expected)>,
     sites: Sites,
+    /// By the key of the merged index: what its layers decide, whoever has them.
+    unmergeable: Failures<Key>,
 }
 
 impl Preparer {
@@ -95,10 +102,11 @@ impl Preparer {
             fetcher,
             platform,
             documents: Flights::new(),
-            layers: Flights::new(),
+            layers: Flights::while_wanted(),
             side_packs: Flights::new(),
             faults: Failures::new(FAULT_LASTS),
             sites: Sites::default(),
+            unmergeable: Failures::new(FAULT_LASTS),
         }
     }
 
@@ -115,13 +123,14 @@ impl Preparer {
             |error| tracing::warn!(%repository, %digest, %error, "manifest not usable"),
         )?;
         let image = Arc::new(image);
-        if image.layers > 1 {
-            tracing::warn!(%repository, digest = %image.digest, layers = image.layers, "only the first layer is served");
+        if image.layers.len() > 1 && policy.repo.layers == LayerSelection::First {
+            tracing::warn!(%repository, digest = %image.digest, layers = image.layers.len(), "only the first layer is served, see `layers`");
         }
-        let base = self.layer(reference, &image.layer).await?;
+        let wanted = image.wanted(repository, &policy.repo.layers)?;
+        let base = self.files(reference, &wanted).await?;
         let modified = match &policy.rules {
             None => None,
-            Some(_) => Some(self.modified(&image.layer.digest, &base, policy).await?),
+            Some(_) => Some(self.modified(&base, policy).await?),
         };
         let rules = self
             .sites
@@ -152,15 +161,14 @@ impl Preparer {
     /// The pack with the repository's replacements, made from the base without the network.
     async fn modified(
         self: &Arc<Self>,
-        layer: &Digest,
-        base: &Lease<Pack>,
+        base: &Files,
         policy: &Policy,
     ) -> Result<Lease<Pack>, ImageError> {
         let Some(rules) = policy.rules.clone() else {
             return Err(ImageError::Internal("no replacements to apply".into()));
         };
         let key = Key::side(
-            &base_key(layer),
+            &tree_key(base),
             &format!("replaced-{}", rules.fingerprint()),
         );
         if let Some(pack) = self.sealed(&key).await {
@@ -215,7 +223,7 @@ fn make_side_pack(
     blobspace: &Arc<Blobspace<Pack>>,
     key: &Key,
     rules: &Rules,
-    base: &Pack,
+    base: &Files,
     workdir: Option<&str>,
 ) -> Result<Lease<Pack>, ImageError> {
     let reservation = blobspace.reserve(key).map_err(|error| unwritten(&error))?;

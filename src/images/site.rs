@@ -5,7 +5,7 @@ use super::ImageError;
 use super::ledger::blocking;
 use super::policy::Policy;
 use super::prepare::Image;
-use super::view::{FileNode, file_at};
+use super::view::{FileNode, Files, file_at};
 use crate::blobspace::Lease;
 use crate::config::SiteConfig;
 use crate::digest::Digest;
@@ -30,7 +30,7 @@ struct Place {
     reference: Reference,
     site: Arc<SiteConfig>,
     workdir: Vec<u8>,
-    base: Lease<Pack>,
+    base: Files,
     modified: Option<Lease<Pack>>,
 }
 
@@ -44,7 +44,7 @@ impl Sites {
         reference: &Reference,
         image: &Image,
         policy: &Policy,
-        base: &Lease<Pack>,
+        base: &Files,
         modified: Option<&Lease<Pack>>,
     ) -> Result<Arc<Rules>, ImageError> {
         let site = &policy.site;

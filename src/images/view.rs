@@ -4,6 +4,7 @@
 use super::ViewInfo;
 use super::integrity::Place;
 use crate::blobspace::{Lease, WeakLease};
+use crate::merge::Tree;
 use crate::pack::{Entry, Kind, Pack, ResolveError};
 use bytes::Bytes;
 use std::ops::Range;
@@ -15,8 +16,17 @@ use std::sync::Arc;
 pub struct View {
     /// Shared by all views of the reference.
     pub info: Arc<ViewInfo>,
-    pub(super) base: Lease<Pack>,
+    pub(super) base: Files,
     pub(super) modified: Option<Lease<Pack>>,
+}
+
+/// The tree of one layer or of several, with their packs leased.
+pub(super) type Files = Tree<Lease<Pack>>;
+
+/// [`Files`] without keeping the packs.
+pub(super) struct KnownFiles {
+    index: WeakLease<Pack>,
+    layers: Option<Box<[WeakLease<Pack>]>>,
 }
 
 /// What a path leads to, links followed.
@@ -78,7 +88,10 @@ impl View {
                 view: self.clone(),
                 id: entry.id,
             })),
-            Kind::File => Ok(Node::File(file(&self.base, self.modified.as_ref(), &entry))),
+            Kind::File => {
+                let file = file(&self.base, self.modified.as_ref(), &entry);
+                Ok(Node::File(file.ok_or(ResolveError::NotFound)?))
+            }
             _ => Err(ResolveError::NotFound),
         }
     }
@@ -115,7 +128,12 @@ impl View {
                 found = self.base.resolve(&name).ok();
             }
             let file = found.filter(|it| it.kind == Kind::File && !self.modifies(it))?;
-            Some(FileNode::new(&self.base, &file, Some(file.mtime)))
+            // Of a lower layer than the file: made of what the file was there.
+            if file.source < there.source {
+                return None;
+            }
+            let holder = self.base.holder(&file)?;
+            Some(FileNode::new(holder, &file, Some(file.mtime)))
         })
     }
 
@@ -127,19 +145,45 @@ impl View {
 
 /// The file at a cleaned path from the image's root, links followed, as a view of these packs has it.
 pub(super) fn file_at(
-    base: &Lease<Pack>,
+    base: &Files,
     modified: Option<&Lease<Pack>>,
     path: &[u8],
 ) -> Option<FileNode> {
     let entry = base.resolve(path).ok()?;
-    (entry.kind == Kind::File).then(|| file(base, modified, &entry))
+    (entry.kind == Kind::File).then(|| file(base, modified, &entry))?
 }
 
-fn file(base: &Lease<Pack>, modified: Option<&Lease<Pack>>, entry: &Entry<'_>) -> FileNode {
+/// None: its content is not where the index says, which no index of ours does.
+fn file(base: &Files, modified: Option<&Lease<Pack>>, entry: &Entry<'_>) -> Option<FileNode> {
     let modified = modified.and_then(|pack| Some((pack, pack.lookup(entry.path)?)));
     match modified {
-        Some((pack, entry)) => FileNode::new(pack, &entry, None),
-        None => FileNode::new(base, entry, Some(entry.mtime)),
+        Some((pack, entry)) => Some(FileNode::new(pack, &entry, None)),
+        None => {
+            let holder = base.holder(entry)?;
+            Some(FileNode::new(holder, entry, Some(entry.mtime)))
+        }
+    }
+}
+
+impl KnownFiles {
+    pub(super) fn of(files: &Files) -> KnownFiles {
+        let layers = files.layers();
+        KnownFiles {
+            index: files.index().downgrade(),
+            layers: layers.map(|layers| layers.iter().map(Lease::downgrade).collect()),
+        }
+    }
+
+    /// None once one of the packs is evicted.
+    pub(super) fn upgrade(&self) -> Option<Files> {
+        let index = self.index.upgrade()?;
+        match &self.layers {
+            None => Some(Tree::of_layer(index)),
+            Some(layers) => {
+                let layers: Option<Arc<[_]>> = layers.iter().map(WeakLease::upgrade).collect();
+                Tree::merged(index, layers?)
+            }
+        }
     }
 }
 
@@ -272,7 +316,7 @@ impl DirectoryNode {
             }),
             Kind::File => {
                 let view = &self.view;
-                let length = file(&view.base, view.modified.as_ref(), &target).length;
+                let length = file(&view.base, view.modified.as_ref(), &target)?.length;
                 Some(Child {
                     name,
                     directory: false,

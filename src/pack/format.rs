@@ -1,4 +1,4 @@
-//! The bytes of a pack, version 1. All integers are little endian, nothing is assumed of the
+//! The bytes of a pack, version 2. All integers are little endian, nothing is assumed of the
 //! page size; sections of the index start at multiples of 8.
 //!
 //! ```text
@@ -10,6 +10,9 @@
 //! strings             raw path, tree path (where it differs), link target of each record
 //! footer   272 bytes  where the sections are, counts, what it was made from, checksums
 //! ```
+//!
+//! A merged index is the same without contents: its records say in which layer's pack (`source`)
+//! their range lies, and only live nodes have one, hard links being what they link to.
 
 use super::Origin;
 use crate::digest::{Algorithm, Digest};
@@ -29,6 +32,9 @@ pub(super) const LIVE: u8 = 1;
 pub(super) const IMPLICIT: u8 = 2;
 /// The tree path differs from the raw path and follows it in the strings.
 pub(super) const MOVED: u8 = 4;
+
+/// A hard link whose target is not in this layer. Not in the tree.
+pub(super) const DANGLING: u8 = 8;
 
 /// Start of the file.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -51,7 +57,8 @@ pub(super) struct Record {
     pub(super) kind: u8,
     pub(super) flags: u8,
     pub(super) mode: U16,
-    pub(super) zero: U16,
+    /// In a merged index: the number of the layer whose pack has the content. Else 0.
+    pub(super) source: U16,
     /// Directory: index of its first child in the children section (while building: newest
     /// child's record number). Hard link: record number of the node it stands for.
     pub(super) first: U32,
@@ -88,7 +95,11 @@ pub(super) struct Footer {
     pub(super) seed: U64,
     /// XXH3-64 of everything from `records` to the footer.
     pub(super) index_checksum: U64,
-    pub(super) zero: [U64; 2],
+    /// The record number of the first dangling hard link, and one. 0: there is none.
+    pub(super) dangling: U32,
+    /// A merged index: how many packs its ranges lie in. 0: in this one.
+    pub(super) source_count: U32,
+    pub(super) zero: U64,
     pub(super) origin: OriginRecord,
     /// XXH3-64 of the footer's bytes before this field.
     pub(super) footer_checksum: U64,

@@ -30,6 +30,8 @@ pub(super) struct Reader {
     content_end: u64,
     seed: u64,
     entries: u64,
+    dangling: u32,
+    pub(super) sources: u32,
     pub(super) origin: Origin,
 }
 
@@ -81,6 +83,8 @@ impl Reader {
             content_end: footer.content_end.get(),
             seed: footer.seed.get(),
             entries: footer.entries.get(),
+            dangling: footer.dangling.get(),
+            sources: footer.source_count.get(),
             origin: footer
                 .origin
                 .origin()
@@ -120,6 +124,22 @@ impl Reader {
 
     fn slice(&self, range: &Range<usize>) -> &[u8] {
         self.mapping.bytes().get(range.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn index_len(&self) -> u64 {
+        (self.strings.end - self.records.start) as u64
+    }
+
+    /// Whether the range lies within the contents.
+    pub(super) fn holds(&self, offset: u64, length: u64) -> bool {
+        offset
+            .checked_add(length)
+            .is_some_and(|end| end <= self.content_end)
+    }
+
+    /// The first hard link whose target is not in this layer.
+    pub(super) fn dangling(&self) -> Option<Entry<'_>> {
+        self.logged(self.dangling.checked_sub(1)?)
     }
 
     pub(super) fn record(&self, id: u32) -> Option<&Record> {
@@ -204,7 +224,12 @@ impl Reader {
         link: &'a [u8],
     ) -> Option<Entry<'a>> {
         let (offset, length) = (record.offset.get(), record.length.get());
-        if offset.checked_add(length)? > self.content_end {
+        let source = record.source.get();
+        let good = match self.sources {
+            0 => source == 0 && self.holds(offset, length),
+            sources => u32::from(source) < sources,
+        };
+        if !good {
             return None;
         }
         Some(Entry {
@@ -216,6 +241,7 @@ impl Reader {
             mtime: record.mtime.get(),
             offset,
             length,
+            source,
             hash: u128::from(record.hash[0].get()) | u128::from(record.hash[1].get()) << 64,
         })
     }
@@ -336,6 +362,9 @@ impl Reader {
     }
 
     pub(super) fn verify_contents(&self) -> Result<(), PackError> {
+        if self.sources > 0 {
+            return Ok(());
+        }
         for id in 0..self.record_count() {
             let Some(record) = self.record(id).filter(|r| r.kind == Kind::File as u8) else {
                 continue;

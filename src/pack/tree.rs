@@ -6,7 +6,9 @@
 //! Where live directory `a/b` is in the table, so are all its ancestors: the longest
 //! existing prefix of a path is found by bisection, not by a walk.
 
-use super::format::{IMPLICIT, LIVE, MOVED, NONE, RECORD_LEN, Record};
+mod layers;
+
+use super::format::{DANGLING, IMPLICIT, LIVE, MOVED, NONE, RECORD_LEN, Record};
 use super::{EntryHeader, Kind, PackError};
 use hashbrown::HashTable;
 use zerocopy::little_endian::{U16, U32};
@@ -23,6 +25,10 @@ pub(super) struct Tree {
     pub(super) strings: Vec<u8>,
     live: HashTable<u32>,
     seed: u64,
+    /// The first dangling hard link.
+    pub(super) dangling: Option<u32>,
+    /// While layers are merged.
+    layers: Option<layers::Layers>,
     /// Work areas, kept to save allocations.
     path: Vec<u8>,
     stack: Vec<u32>,
@@ -65,6 +71,8 @@ impl Tree {
             strings: Vec::new(),
             live: HashTable::new(),
             seed: fastrand::u64(..),
+            dangling: None,
+            layers: None,
             path: Vec::new(),
             stack: Vec::new(),
         };
@@ -82,7 +90,10 @@ impl Tree {
     /// Bytes in use: records, strings, table (and what finishing adds per node).
     pub(super) fn bytes(&self) -> u64 {
         let table = self.live.capacity() * 8 / 7 * 5;
-        (self.records.len() * (RECORD_LEN + 8) + self.strings.len() + table) as u64
+        let own = self.records.len() * (RECORD_LEN + 8) + self.strings.len() + table;
+        // Merging, all of it is copied in the end.
+        let factor = if self.layers.is_some() { 2 } else { 1 };
+        (own * factor) as u64
     }
 
     /// Live nodes.
@@ -161,21 +172,11 @@ impl Tree {
 
     /// Adds an entry to log and tree; returns its record's number.
     pub(super) fn add(&mut self, header: &EntryHeader<'_>, offset: u64) -> Result<u32, PackError> {
-        let mut record = Record::new_zeroed();
-        record.kind = header.kind as u8;
-        record.mode = U16::new((header.mode & 0o7777) as u16);
-        record.mtime = header.mtime.into();
-        record.first = U32::new(NONE);
-        record.next = U32::new(NONE);
+        let mut record = new_record(header);
         if header.kind == Kind::File {
             record.offset = offset.into();
         }
-        if header.path.len() > MAX_PATH || header.link.len() > MAX_PATH {
-            return Err(PackError::TooLarge(format!(
-                "a path of {} bytes, more than {MAX_PATH}",
-                header.path.len().max(header.link.len())
-            )));
-        }
+        check_lengths(header)?;
         if matches!(header.kind, Kind::Whiteout | Kind::Opaque) {
             self.store(&mut record, header.path, None, header.link)?;
             return self.push(record);
@@ -212,7 +213,10 @@ impl Tree {
                 self.kill(old);
                 self.records[old as usize].first = U32::new(NONE);
                 let parent = self.parent_of(path, known)?;
-                return self.attach(record, parent);
+                let id = self.attach(record, parent)?;
+                self.takes_over(id, old);
+                self.touch(path, known);
+                return Ok(id);
             }
             self.remove(old);
         }
@@ -241,10 +245,15 @@ impl Tree {
             parent = self.attach(implied, parent)?;
             from = end;
         }
-        if header.kind == Kind::HardLink {
-            self.link_to_target(header, &mut record)?;
+        if header.kind == Kind::HardLink && !self.link_to_target(header, &mut record)? {
+            record.flags |= DANGLING;
+            let id = self.push(record)?;
+            self.dangling.get_or_insert(id);
+            return Ok(id);
         }
-        self.attach(record, parent)
+        let id = self.attach(record, parent)?;
+        self.touch(path, known);
+        Ok(id)
     }
 
     fn parent_of(&self, path: &[u8], known: usize) -> Result<u32, PackError> {
@@ -259,14 +268,16 @@ impl Tree {
         record.flags |= LIVE;
         let id = self.push(record)?;
         self.insert(id);
+        self.takes_over(id, old);
         Ok(id)
     }
 
+    /// Makes the record what its target is. False: only lower layers can tell what that is.
     fn link_to_target(
         &self,
         header: &EntryHeader<'_>,
         record: &mut Record,
-    ) -> Result<(), PackError> {
+    ) -> Result<bool, PackError> {
         let refuse = |why: &str| {
             PackError::Layer(format!(
                 "hard link `{}` to `{}`: {why}",
@@ -283,9 +294,19 @@ impl Tree {
         } else {
             None
         };
-        let target = self.behind(found.ok_or_else(|| refuse("the target does not exist"))?);
+        let Some(found) = found else {
+            return match self.layers {
+                None => Ok(false),
+                Some(_) => Err(refuse("the target does not exist")),
+            };
+        };
+        let target = self.behind(found);
         let node = &self.records[target as usize];
         if node.kind == Kind::Directory as u8 {
+            if node.flags & IMPLICIT != 0 && self.layers.is_none() {
+                // A lower layer may have a link there.
+                return Ok(false);
+            }
             return Err(refuse("the target is a directory"));
         }
         record.first = U32::new(target);
@@ -294,7 +315,8 @@ impl Tree {
         record.offset = node.offset;
         record.length = node.length;
         record.hash = node.hash;
-        Ok(())
+        record.source = node.source;
+        Ok(true)
     }
 
     /// Rewrites `path` so that no parent of its last component is a symbolic link (as
@@ -395,6 +417,9 @@ impl Tree {
             .filter(|id| *id < NONE)
             .ok_or_else(|| PackError::TooLarge("more than 2^32 - 1 entries".into()))?;
         self.records.push(record);
+        if let Some(layers) = &mut self.layers {
+            layers.pushed();
+        }
         Ok(id)
     }
 
@@ -454,6 +479,27 @@ impl Tree {
     pub(super) fn records_bytes(&self) -> &[u8] {
         self.records.as_bytes()
     }
+}
+
+fn check_lengths(header: &EntryHeader<'_>) -> Result<(), PackError> {
+    let longest = header.path.len().max(header.link.len());
+    if longest > MAX_PATH {
+        return Err(PackError::TooLarge(format!(
+            "a path of {longest} bytes, more than {MAX_PATH}"
+        )));
+    }
+    Ok(())
+}
+
+/// A record for the entry, without strings and content.
+fn new_record(header: &EntryHeader<'_>) -> Record {
+    let mut record = Record::new_zeroed();
+    record.kind = header.kind as u8;
+    record.mode = U16::new((header.mode & 0o7777) as u16);
+    record.mtime = header.mtime.into();
+    record.first = U32::new(NONE);
+    record.next = U32::new(NONE);
+    record
 }
 
 /// Appends the components of `path` to the clean path in `out`; `..` takes one away and

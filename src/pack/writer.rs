@@ -1,7 +1,8 @@
 //! Writes a pack front to back: contents as they come, the index at the end.
 
 use super::format::{
-    FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, NONE, OriginRecord, path_hash, slots_for,
+    FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, IMPLICIT, NONE, OriginRecord, Record,
+    path_hash, slots_for,
 };
 use super::tree::{Tree, tree_path};
 use super::{EntryHeader, FORMAT_VERSION, Kind, Origin, PackError, Summary};
@@ -142,10 +143,37 @@ impl<W: Write> State<W> {
 
     pub(super) fn finish(mut self, origin: &Origin) -> Result<(W, Summary), PackError> {
         self.close_file()?;
-        let content_end = self.position;
         let children = self.tree.sorted_children();
+        self.seal(origin, &children, 0)
+    }
+
+    /// Writes a merged index: of the tree into which so many layers were replayed.
+    pub(super) fn merged(
+        out: W,
+        mut tree: Tree,
+        sources: u32,
+        origin: &Origin,
+    ) -> Result<(W, Summary), PackError> {
+        let children = tree.sorted_children();
+        let mut state = State::new(out);
+        state.tree = tree.compacted(&children)?;
+        drop(tree);
+        let explicit = |record: &&Record| record.flags & IMPLICIT == 0;
+        state.entries = state.tree.records.iter().filter(explicit).count() as u64;
+        let children: Vec<U32> = (0..children.len() as u32).map(U32::new).collect();
+        state.seal(origin, &children, sources)
+    }
+
+    /// Writes index and footer.
+    fn seal(
+        mut self,
+        origin: &Origin,
+        children: &[U32],
+        sources: u32,
+    ) -> Result<(W, Summary), PackError> {
+        let content_end = self.position;
         let seed = xxh3_64(&self.tree.strings);
-        let table = table(&self.tree, &children, seed);
+        let table = table(&self.tree, children, seed);
 
         let mut checksum = Xxh3::new();
         let pad = (8 - self.position % 8) % 8;
@@ -183,6 +211,8 @@ impl<W: Write> State<W> {
         footer.content_end = content_end.into();
         footer.pack_bytes = (self.position + size_of::<Footer>() as u64).into();
         footer.seed = seed.into();
+        footer.dangling = tree.dangling.map_or(0, |id| id + 1).into();
+        footer.source_count = sources.into();
         footer.origin = OriginRecord::new(origin);
         footer.index_checksum = checksum.digest().into();
         let checked = size_of::<Footer>() - 8;

@@ -4,7 +4,6 @@ use super::{Image, ImageError, Preparer, ROUNDS, crowded, is_own_affair};
 use crate::digest::Digest;
 use crate::oci::{self, Choice, Descriptor, Document, ImageConfig, Manifest, Platform};
 use crate::reference::{Repository, Version};
-use crate::unpack::Expected;
 use std::sync::Arc;
 
 /// Indexes within indexes.
@@ -89,43 +88,30 @@ impl Preparer {
         let wrong = |text: String| {
             ImageError::Wrong(format!("image {digest} of `{repository}`: {text}").into())
         };
-        let Some(layer) = manifest.layers.first() else {
+        if manifest.layers.is_empty() {
             return Err(ImageError::NotFound(
                 format!("image {digest} of `{repository}` has no layers").into(),
             ));
-        };
-        oci::check_layer(layer).map_err(|why| {
-            let Descriptor {
-                digest, media_type, ..
-            } = layer;
-            wrong(format!("layer {digest} is refused ({media_type}): {why}"))
-        })?;
-        let mut config = ImageConfig::default();
-        let mut diff_id = None;
+        }
+        let (mut config, mut has_config) = (ImageConfig::default(), false);
         if oci::is_image_config(&manifest.config.media_type) {
             let bytes = self
                 .document(repository, Wanted::Config(manifest.config.clone()))
                 .await?;
             config = oci::parse_config(&bytes).map_err(|error| wrong(error.to_string()))?;
+            has_config = true;
             let (diff_ids, layers) = (config.diff_ids.len(), manifest.layers.len());
             if diff_ids != layers {
                 return Err(wrong(format!(
                     "its configuration has {diff_ids} diff IDs for {layers} layers"
                 )));
             }
-            diff_id = config.diff_ids.first().copied();
         }
-        let layer = Expected {
-            digest: layer.digest,
-            size: layer.size,
-            media_type: layer.media_type.clone(),
-            diff_id,
-        };
         Ok(Image {
             digest,
             config,
-            layer,
-            layers: manifest.layers.len(),
+            has_config,
+            layers: manifest.layers.clone(),
         })
     }
 

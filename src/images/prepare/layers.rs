@@ -2,6 +2,7 @@
 
 use super::{ImageError, Preparer, ROUNDS, crowded, is_own_affair};
 use crate::blobspace::Lease;
+use crate::digest::Digest;
 use crate::images::fetch::{Failed, base_key};
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository};
@@ -57,7 +58,7 @@ impl Preparer {
         layer: &Expected,
     ) -> Result<Option<Lease<Pack>>, ImageError> {
         let Some(pack) = self.sealed(&base_key(&layer.digest)).await else {
-            return Ok(None);
+            return self.held_otherwise(repository, layer).await;
         };
         let (host, digest) = (repository.host(), layer.digest);
         if !self.ledger.repository_has(repository, digest).await {
@@ -68,6 +69,65 @@ impl Preparer {
             self.ledger.claim(repository, digest).await;
         }
         promised(repository, layer, pack).map(Some)
+    }
+
+    /// The same tar, if it is here from another compression, and the repository may have it. It shows
+    /// that it has this layer; and that this one is that tar, which its configuration alone proves to
+    /// nobody: we unpacked these bytes to it before, or the repository has the other one too.
+    async fn held_otherwise(
+        &self,
+        repository: &Repository,
+        layer: &Expected,
+    ) -> Result<Option<Lease<Pack>>, ImageError> {
+        let Some(diff_id) = layer.diff_id else {
+            return Ok(None);
+        };
+        let known = self.ledger.layers_of(diff_id).await;
+        let mut sealed = Vec::new();
+        for other in known.iter().filter(|other| **other != layer.digest) {
+            let pack = self.sealed(&base_key(other)).await;
+            let pack = pack.filter(|pack| pack.origin().diff_id == diff_id);
+            sealed.extend(pack.map(|pack| (*other, pack)));
+        }
+        if sealed.is_empty() || !self.has(repository, layer.digest).await {
+            return Ok(None);
+        }
+        let unpacked =
+            known.contains(&layer.digest) && self.may_have(repository, layer.digest).await;
+        for (other, pack) in sealed {
+            if unpacked || self.may_have(repository, other).await {
+                return Ok(Some(pack));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the repository has a blob of that digest, it says itself.
+    async fn has(&self, repository: &Repository, digest: Digest) -> bool {
+        self.ledger.repository_has(repository, digest).await
+            || self
+                .registries
+                .probe_blob(repository, &digest)
+                .await
+                .is_ok()
+    }
+
+    /// Whether the repository has shown that it has these bytes, or shows it now. A registry that does not
+    /// say so is asked for the bytes then.
+    async fn may_have(&self, repository: &Repository, digest: Digest) -> bool {
+        if self.ledger.repository_has(repository, digest).await {
+            return true;
+        }
+        let shown = self.ledger.host_delivered(repository.host(), digest).await
+            && self
+                .registries
+                .probe_blob(repository, &digest)
+                .await
+                .is_ok();
+        if shown {
+            self.ledger.claim(repository, digest).await;
+        }
+        shown
     }
 
     /// One cold fetch, with its one line in the log.
@@ -96,8 +156,10 @@ impl Preparer {
         let (digest, bytes) = (layer.digest, layer.size);
         self.metrics.cold_fetch(outcome_label(&outcome), seconds);
         match &outcome {
-            Ok(_) => {
+            Ok(pack) => {
                 self.ledger.claim_delivered(repository, layer.digest).await;
+                let diff_id = pack.origin().diff_id;
+                self.ledger.put_layer_of(diff_id, layer.digest).await;
                 tracing::info!(%reference, %digest, bytes, seconds, outcome = "ok", "fetched layer");
             }
             Err(error) => {

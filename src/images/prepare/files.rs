@@ -1,0 +1,193 @@
+//! From an image to the tree of its files: the layers that are wanted, fetched side by side, and their
+//! merged index where there are several.
+
+use super::{Image, ImageError, Preparer, SIDE_PACK_ATTEMPTS, unwritten};
+use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
+use crate::config::LayerSelection;
+use crate::digest::Digest;
+use crate::images::fetch::base_key;
+use crate::images::ledger::{blocking, name_of};
+use crate::images::select::select;
+use crate::images::view::Files;
+use crate::merge::{self, Tree, merge};
+use crate::oci::{self, Descriptor};
+use crate::pack::{FORMAT_VERSION, Pack, PackError};
+use crate::reference::{Reference, Repository};
+use crate::unpack::Expected;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Layers of one image that are asked for at once. How many of them are downloaded is for the pool to
+/// say.
+const AT_ONCE: usize = 8;
+
+/// The key of the merged index of a chain.
+fn chain_key(chain: &Digest) -> Key {
+    Key::base(&format!("chain-{}-v{FORMAT_VERSION}", name_of(chain)))
+}
+
+/// The key of a tree's pack: the layer's, or the merged index's.
+pub(super) fn tree_key(files: &Files) -> Key {
+    let origin = files.origin();
+    match files.layers() {
+        None => base_key(&origin.digest),
+        Some(_) => chain_key(&origin.digest),
+    }
+}
+
+impl Image {
+    /// What the manifest promises of the layers that are selected, base first.
+    pub(super) fn wanted(
+        &self,
+        repository: &Repository,
+        selection: &LayerSelection,
+    ) -> Result<Vec<Expected>, ImageError> {
+        let image = format!("image {} of `{repository}`", self.digest);
+        let numbers = select(selection, &self.layers);
+        if numbers.is_empty() {
+            let count = self.layers.len();
+            let text = format!("{image}: `layers: {selection}` selects none of its {count} layers");
+            return Err(ImageError::NotFound(text.into()));
+        }
+        let promise = |number: usize| {
+            let layer = &self.layers[number];
+            oci::check_layer(layer).map_err(|why| {
+                let Descriptor {
+                    digest, media_type, ..
+                } = layer;
+                let text = format!("{image}: layer {digest} is refused ({media_type}): {why}");
+                ImageError::Wrong(text.into())
+            })?;
+            Ok(Expected {
+                digest: layer.digest,
+                size: layer.size,
+                media_type: layer.media_type.clone(),
+                diff_id: match self.has_config {
+                    true => self.config.diff_ids.get(number).copied(),
+                    false => None,
+                },
+            })
+        };
+        numbers.into_iter().map(promise).collect()
+    }
+}
+
+impl Preparer {
+    /// The tree of the layers. The first failure of a layer ends the fetching of the others,
+    /// unless other images wait for them.
+    pub(super) async fn files(
+        self: &Arc<Self>,
+        reference: &Reference,
+        wanted: &[Expected],
+    ) -> Result<Files, ImageError> {
+        if let [layer] = wanted {
+            let pack = self.layer(reference, layer).await?;
+            if let Some(why) = pack.incomplete() {
+                let (repository, digest) = (&reference.repository, layer.digest);
+                let text = format!("layer {digest} of `{repository}` is not served alone: {why}");
+                return Err(ImageError::Wrong(text.into()));
+            }
+            return Ok(Tree::of_layer(pack));
+        }
+        let fetches = stream::iter(wanted.iter().cloned().enumerate());
+        let fetches = fetches.map(|(number, layer)| {
+            let (preparer, reference) = (self.clone(), reference.clone());
+            async move {
+                let pack = preparer.layer(&reference, &layer).await?;
+                Ok::<_, ImageError>((number, pack))
+            }
+        });
+        let fetched = fetches.buffer_unordered(AT_ONCE);
+        let mut layers: Vec<(usize, Lease<Pack>)> = fetched.try_collect().await?;
+        layers.sort_unstable_by_key(|(number, _)| *number);
+        let layers: Arc<[Lease<Pack>]> = layers.into_iter().map(|(_, pack)| pack).collect();
+        let index = self.merged(&reference.repository, &layers).await?;
+        Tree::merged(index, layers)
+            .ok_or_else(|| ImageError::Internal("a merged index is of other layers".into()))
+    }
+
+    /// The merged index of the layers, from disk or made.
+    async fn merged(
+        self: &Arc<Self>,
+        repository: &Repository,
+        layers: &Arc<[Lease<Pack>]>,
+    ) -> Result<Lease<Pack>, ImageError> {
+        let chain = merge::chain_id(layers.iter().map(|layer| layer.origin().diff_id));
+        let chain = chain.ok_or_else(|| ImageError::Internal("no layers to merge".into()))?;
+        let key = chain_key(&chain);
+        if let Some(index) = self.sealed(&key).await {
+            return Ok(index);
+        }
+        let outcome = match self.unmergeable.get(&key) {
+            Some(error) => Err(error),
+            None => {
+                let (preparer, layers, made) = (self.clone(), layers.clone(), key.clone());
+                let make = || async move { preparer.make_index(&made, &layers).await };
+                self.side_packs.join(key.clone(), make).await
+            }
+        };
+        outcome.map_err(|error| match error {
+            ImageError::Wrong(why) => {
+                // What the layers decide, whoever has them.
+                self.unmergeable.put(key, ImageError::Wrong(why.clone()));
+                let text = format!("layers of `{repository}` cannot be merged: {why}");
+                ImageError::Wrong(text.into())
+            }
+            other => other,
+        })
+    }
+
+    async fn make_index(
+        &self,
+        key: &Key,
+        layers: &Arc<[Lease<Pack>]>,
+    ) -> Result<Lease<Pack>, ImageError> {
+        let (need, most) = (merge::memory(layers), self.fetcher.pool().largest_grant());
+        if need > most {
+            let text = format!(
+                "merging needs {need} bytes of memory, more than {most}: raise `memoryLimit`"
+            );
+            return Err(ImageError::Wrong(text.into()));
+        }
+        let _memory = self.fetcher.pool().memory(need).await;
+        let mut made = Err(ImageError::Internal("merging failed".into()));
+        for attempt in 0..SIDE_PACK_ATTEMPTS {
+            if let Some(index) = self.sealed(key).await {
+                return Ok(index);
+            }
+            let (blobspace, key, layers) = (self.blobspace.clone(), key.clone(), layers.clone());
+            let write = blocking(move || write_index(&blobspace, &key, &layers, need));
+            made = write.await.unwrap_or(made);
+            if !matches!(made, Err(ImageError::Busy(_))) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+        }
+        made
+    }
+}
+
+/// Blocking.
+fn write_index(
+    blobspace: &Arc<Blobspace<Pack>>,
+    key: &Key,
+    layers: &[Lease<Pack>],
+    most_bytes: u64,
+) -> Result<Lease<Pack>, ImageError> {
+    let reservation = blobspace.reserve(key).map_err(|error| unwritten(&error))?;
+    let (reservation, _) = merge(layers, most_bytes, reservation).map_err(|error| match error {
+        PackError::Layer(why) | PackError::TooLarge(why) => ImageError::Wrong(why.into()),
+        PackError::Io(ref inner) => match BlobspaceError::of(inner) {
+            Some(inner) => unwritten(inner),
+            None => unmerged(&error),
+        },
+        PackError::Corrupt(_) => unmerged(&error),
+    })?;
+    reservation.commit().map_err(|error| unwritten(&error))
+}
+
+fn unmerged(error: &PackError) -> ImageError {
+    tracing::error!(%error, "merging layers failed");
+    ImageError::Internal("layers could not be merged".into())
+}

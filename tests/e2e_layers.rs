@@ -1,0 +1,300 @@
+//! Images of several layers: merged views, what they share, what is fetched, what failure does.
+mod support;
+use std::time::Duration;
+use support::*;
+
+fn base() -> Layer {
+    Layer::new()
+        .file("index.html", "base")
+        .file("site/a.txt", "lower a")
+        .file("site/b.txt", "lower b")
+        .file("site/old/c.txt", "lower c")
+        .symlink("www", "site")
+        .file("data.bin", noise(3, 200_000))
+}
+
+fn upper() -> Layer {
+    Layer::new()
+        .file("index.html", "upper")
+        .whiteout("site/b.txt")
+        .opaque("site/old")
+        .file("www/new.txt", "through a link")
+        .hardlink("copy.bin", "data.bin")
+}
+
+async fn with(registry: &Registry, repository: &str, repo: serde_json::Value) -> Site {
+    let name = registry.name(repository);
+    Site::start(&[registry], json!({"repos": {name: repo}})).await
+}
+
+/// Statuses and texts of paths of one image.
+async fn check(site: &Site, image: &str, table: &[(&str, Option<&str>)]) {
+    for (path, expected) in table {
+        let answer = site.get(&format!("{image}/{path}")).await;
+        match expected {
+            Some(text) => assert_eq!(answer.expect(200).text(), *text, "{path}"),
+            None => drop(answer.expect_error(404)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_layers_are_served_as_a_runtime_sees_them() {
+    let registry = Registry::start().await;
+    let image = Image::of(base()).layer(Layer::new()).layer(upper());
+    registry.push("team/app", "v1", &image);
+    let site = with(
+        &registry,
+        "team/app",
+        json!({"layers": "all", "listing": true}),
+    )
+    .await;
+    let root = registry.path("team/app:v1", "");
+    let table = [
+        ("index.html", Some("upper")),
+        ("site/a.txt", Some("lower a")),
+        ("site/b.txt", None),
+        ("site/old/c.txt", None),
+        ("site/new.txt", Some("through a link")),
+        ("www/new.txt", Some("through a link")),
+        ("www/.wh.b.txt", None),
+    ];
+    check(&site, &root, &table).await;
+    for path in ["data.bin", "copy.bin"] {
+        let answer = site.get(&format!("{root}/{path}")).await.expect(200);
+        assert!(answer.body == noise(3, 200_000), "{path}");
+    }
+    let part = [("Range", "bytes=1000-1999")];
+    let answer = site.get_with(&format!("{root}/copy.bin"), &part).await;
+    assert!(answer.expect(206).body == noise(3, 200_000)[1000..2000]);
+    let listing = site.get(&format!("{root}/www/")).await.expect(200).text();
+    assert!(
+        listing.contains("new.txt") && listing.contains("a.txt"),
+        "{listing}"
+    );
+    assert!(!listing.contains("b.txt"), "{listing}");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_layer_alone_is_served_unless_configured() {
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::of(base()).layer(upper()));
+    let site = Site::start(&[&registry], json!({})).await;
+    let table = [
+        ("index.html", Some("base")),
+        ("site/b.txt", Some("lower b")),
+    ];
+    check(&site, &registry.path("team/app:v1", ""), &table).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selection_merges_what_it_names() {
+    let registry = Registry::start().await;
+    let image = Image::of(base())
+        .layer(Layer::new().file("extra.txt", "extra"))
+        .layer(Layer::new().file("site/b.txt", "top b"));
+    let pushed = registry.push("team/app", "v1", &image);
+    for (selection, extra, index, b) in [
+        ("index=1", true, false, None),
+        ("index=0,-1", false, true, Some("top b")),
+        ("mediaType=*tar+gzip", true, true, Some("top b")),
+    ] {
+        let site = with(&registry, "team/app", json!({"layers": selection})).await;
+        let table = [
+            ("extra.txt", extra.then_some("extra")),
+            ("index.html", index.then_some("base")),
+            ("site/b.txt", b),
+        ];
+        check(&site, &registry.path("team/app:v1", ""), &table).await;
+        site.stop().await;
+    }
+    // What is not selected is not fetched.
+    assert_eq!(registry.count_blob_gets(&pushed.layers[0]), 2);
+    let site = with(&registry, "team/app", json!({"layers": "annotation=none"})).await;
+    let answer = site.get(&registry.path("team/app:v1", "/index.html")).await;
+    let text = answer.expect_error(404).text();
+    assert!(
+        text.contains("annotation=none") && text.contains("3 layers"),
+        "{text}"
+    );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_images_share_is_fetched_and_stored_once_and_a_chain_is_merged_once() {
+    let registry = Registry::start().await;
+    let first = registry.push("team/app", "v1", &Image::of(base()).layer(upper()));
+    let other = Layer::new().file("index.html", "other");
+    registry.push("team/app", "v2", &Image::of(base()).layer(other));
+    // Another image of the same chain.
+    let again = Image::of(base()).layer(upper()).label("a", "b");
+    registry.push("team/app", "v3", &again);
+    let site = with(&registry, "team/app", json!({"layers": "all"})).await;
+    for (tag, text) in [("v1", "upper"), ("v2", "other"), ("v3", "upper")] {
+        let path = registry.path(&format!("team/app:{tag}"), "/index.html");
+        assert_eq!(site.get(&path).await.expect(200).text(), text);
+    }
+    assert_eq!(registry.count_blob_gets(&first.layers[0]), 1);
+    assert_eq!(registry.count_blob_gets(&first.layers[1]), 1);
+    let packs = std::fs::read_dir(site.blobspace().join("packs")).expect("packs");
+    let mut names: Vec<String> = packs
+        .map(|entry| {
+            entry
+                .expect("readable")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    let chains = names
+        .iter()
+        .filter(|name| name.starts_with("chain-"))
+        .count();
+    assert_eq!((names.len(), chains), (5, 2), "{names:?}");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replacements_reach_into_every_layer_of_a_merged_view() {
+    let registry = Registry::start().await;
+    let lower = base().hardlink("hard.html", "index.html");
+    let top = Layer::new()
+        .hardlink("harder.html", "hard.html")
+        .file("top.html", "base on top");
+    registry.push("team/app", "v1", &Image::of(lower).layer(top));
+    let rule = |path: &str| json!({"path": path, "search": "base", "replacement": "BASE"});
+    let repo = json!({"layers": "all", "replacements": [rule("index.html"), rule("top.html")]});
+    let site = with(&registry, "team/app", repo).await;
+    let table = [
+        ("index.html", Some("BASE")),
+        ("hard.html", Some("BASE")),
+        ("harder.html", Some("BASE")),
+        ("top.html", Some("BASE on top")),
+        ("site/a.txt", Some("lower a")),
+    ];
+    check(&site, &registry.path("team/app:v1", ""), &table).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_needs_lower_ones_is_not_served_alone() {
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::of(upper()));
+    registry.push(
+        "team/app",
+        "v2",
+        &Image::of(Layer::new().file("x", "1")).layer(upper()),
+    );
+    let site = with(&registry, "team/app", json!({"layers": "all"})).await;
+    let answer = site.get(&registry.path("team/app:v1", "/index.html")).await;
+    let text = answer.expect_error(502).text();
+    assert!(
+        text.contains("hard link `copy.bin` to `data.bin`"),
+        "{text}"
+    );
+    let answer = site.get(&registry.path("team/app:v2", "/index.html")).await;
+    let text = answer.expect_error(502).text();
+    assert!(text.contains("cannot be merged"), "{text}");
+    assert!(
+        text.contains("hard link `copy.bin` to `data.bin`"),
+        "{text}"
+    );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_layer_is_verified_against_its_diff_id() {
+    let registry = Registry::start().await;
+    let wrong = image::sha256(b"something else");
+    let image = Image::of(base()).layer(upper());
+    let lie = image.clone().diff_ids(&[&base().diff_id(), &wrong]);
+    registry.push("team/app", "v1", &lie);
+    let few = image.clone().diff_ids(&[&base().diff_id()]);
+    registry.push("team/app", "v2", &few);
+    let site = with(&registry, "team/app", json!({"layers": "all"})).await;
+    for (tag, why) in [("v1", "diff ID"), ("v2", "1 diff IDs for 2 layers")] {
+        let path = registry.path(&format!("team/app:{tag}"), "/index.html");
+        let text = site.get(&path).await.expect_error(502).text();
+        assert!(text.contains(why), "{text}");
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_in_another_compression_is_not_fetched_where_the_repository_has_the_first() {
+    let registry = Registry::start().await;
+    let first = registry.push("team/app", "v1", &Image::of(base()));
+    let zstd = Image::of(base().encoding(Encoding::Zstd(2)));
+    let second = registry.push("team/app", "v2", &zstd);
+    // It has the other compression only, and whoever names a diff ID has no right to its tar.
+    let third = registry.push("team/other", "v1", &zstd);
+    let stolen = Image::of(Layer::new().file("x", "x")).diff_ids(&[&base().diff_id()]);
+    registry.push("team/thief", "v1", &stolen);
+    let site = Site::start(&[&registry], json!({})).await;
+    for image in ["team/app:v1", "team/app:v2"] {
+        let path = registry.path(image, "/index.html");
+        assert_eq!(site.get(&path).await.expect(200).text(), "base");
+    }
+    assert_eq!(registry.count_blob_gets(&first.layers[0]), 1);
+    assert_eq!(registry.count_blob_gets(&second.layers[0]), 0);
+    let path = registry.path("team/thief:v1", "/index.html");
+    site.get(&path).await.expect_error(502);
+    let path = registry.path("team/other:v1", "/index.html");
+    assert_eq!(site.get(&path).await.expect(200).text(), "base");
+    assert_eq!(registry.count_blob_gets(&third.layers[0]), 1);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_come_side_by_side_and_the_first_failure_ends_the_others() {
+    let registry = Registry::start().await;
+    let slow = Layer::new().many("slow", 40, 100_000);
+    let pushed = registry.push(
+        "team/app",
+        "v1",
+        &Image::of(slow).layer(base()).layer(upper()),
+    );
+    registry
+        .fault(Fault::Throttle {
+            bytes_per_second: 100_000,
+        })
+        .on_blob(&pushed.layers[0]);
+    registry
+        .fault(Fault::Status {
+            code: 404,
+            retry_after: None,
+        })
+        .on_blob(&pushed.layers[2]);
+    let site = with(&registry, "team/app", json!({"layers": "all"})).await;
+    let answer = site.get(&registry.path("team/app:v1", "/index.html")).await;
+    // The slow one takes 40 s.
+    assert!(
+        answer.elapsed < Duration::from_secs(10),
+        "{:?}",
+        answer.elapsed
+    );
+    answer.expect_error(404);
+    assert_eq!(
+        registry.count_blob_gets(&pushed.layers[0]),
+        1,
+        "side by side"
+    );
+    let reserved = async || {
+        let tmp = std::fs::read_dir(site.blobspace().join("tmp")).expect("tmp");
+        tmp.count()
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), async {
+        while reserved().await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    ended.await.expect("the others end");
+    registry.heal();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let answer = site.get(&registry.path("team/app:v1", "/index.html")).await;
+    assert_eq!(answer.expect(200).text(), "upper");
+    site.stop().await;
+}
