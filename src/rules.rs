@@ -11,6 +11,7 @@ pub mod fields;
 mod headers;
 mod pattern;
 mod redirects;
+mod template;
 
 pub use headers::Headers;
 pub use redirects::{Action, Destination, Redirects};

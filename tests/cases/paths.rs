@@ -1,10 +1,14 @@
 //! `http/paths.json`: traversal, open redirects, header injection, odd names.
 
 use super::root::{Root, table};
+use super::support::{Layer, json};
 use super::wire::{Answer, latin1, request, send};
 use serde_json::Value;
 use std::time::Duration;
 use url::Url;
+
+/// The page for 404s, where one is configured.
+const PAGE: &[u8] = b"<h1>not here</h1>";
 
 async fn ask(root: &Root, method: &str, target: &str) -> Answer {
     request(root.address, method, &full(root, target), &[]).await
@@ -55,6 +59,7 @@ fn broken_promises(root: &Root, target: &str, answer: &Answer) -> Vec<String> {
     if answer.status.is_some_and(|status| status >= 400)
         && !answer.body.is_empty()
         && !kind.starts_with("text/plain")
+        && answer.body != PAGE
     {
         broken.push(format!("an error as {kind}"));
     }
@@ -93,10 +98,8 @@ async fn allowed(root: &Root, target: &str, answer: &Answer, wanted: &Value) -> 
     answer.status.is_some()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn odd_targets_stay_in_the_image_and_are_answered_as_the_table_allows() {
-    let root = Root::start().await;
-    assert_eq!(ask(&root, "GET", "/len9.txt").await.body, b"123456789");
+/// All that is wrong with the answers to the table: promises broken, and with `all` what it does not expect.
+async fn faults(root: &Root, accept: &[(String, String)], all: bool) -> Vec<String> {
     let cases = table("paths.json");
     let mut wrong = Vec::new();
     for case in &cases {
@@ -110,19 +113,29 @@ async fn odd_targets_stay_in_the_image_and_are_answered_as_the_table_allows() {
             None => {
                 let target = text("target").expect("target");
                 let method = text("method").expect("method");
-                (target, ask(&root, method, target).await)
+                let url = full(root, target);
+                (target, request(root.address, method, &url, accept).await)
             }
         };
-        for broken in broken_promises(&root, target, &answer) {
+        for broken in broken_promises(root, target, &answer) {
             wrong.push(format!("{id} {target}: {broken}"));
+        }
+        if let Some(location) = answer.header("location")
+            && let Ok((_, to)) = destination(root, target, &location)
+            && target.starts_with('/')
+            // A client that takes a backslash for a slash never sends one.
+            && !target.contains('\\')
+            && !to.path().starts_with(&format!("{}/", root.prefix))
+        {
+            wrong.push(format!("{id} {target}: {location} leaves the image"));
         }
         let wanted = match &case["expect"] {
             Value::Array(several) => several.as_slice(),
             one => std::slice::from_ref(one),
         };
-        let mut right = false;
+        let mut right = !all;
         for wanted in wanted {
-            right |= allowed(&root, target, &answer, wanted).await;
+            right |= allowed(root, target, &answer, wanted).await;
         }
         if !right {
             let location = answer.header("location");
@@ -132,5 +145,58 @@ async fn odd_targets_stay_in_the_image_and_are_answered_as_the_table_allows() {
             ));
         }
     }
+    wrong
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_targets_stay_in_the_image_and_are_answered_as_the_table_allows() {
+    let root = Root::start().await;
+    assert_eq!(ask(&root, "GET", "/len9.txt").await.body, b"123456789");
+    let wrong = faults(&root, &[], true).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// With all that makes an image a site, the same targets are answered the same, and a navigation, which the
+/// fallback or a rule may answer, keeps the same promises.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_fallback_and_page_for_404s_change_no_promise() {
+    let site = json!({
+        "spaFallback": "app.html",
+        "notFoundPage": "/not-found.html",
+        "redirectsFile": true,
+        "headersFile": true,
+    });
+    let layer = |redirects: &str| {
+        Layer::new()
+            .file("_redirects", redirects)
+            .file("_headers", "/*\n  X-Fine: 1\n  Set-Cookie: a=b\n")
+            .file("app.html", "<h1>app</h1>")
+            .file("not-found.html", PAGE)
+    };
+    let quiet = layer("/no/such/*  /elsewhere/:splat 302!\n");
+    let root = Root::start_as(quiet, site.clone()).await;
+    let answer = ask(&root, "GET", "/len9.txt").await;
+    assert_eq!(answer.body, b"123456789");
+    assert_eq!(answer.header("x-fine").as_deref(), Some("1"));
+    assert_eq!(ask(&root, "GET", "/nothing.txt").await.body, PAGE);
+    let moved = ask(&root, "GET", "/no/such/x").await.header("location");
+    assert_eq!(moved.as_deref(), Some("../../elsewhere/x"));
+    let wrong = faults(&root, &[], true).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let html = [("Accept".to_owned(), "text/html".to_owned())];
+    let wrong = faults(&root, &html, false).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Rules that answer everything, with all that was asked in their Location.
+    for rules in [
+        "/* /:splat/x 302!",
+        "/* /moved/:splat 308!",
+        "/:one /:one/to/:one 301!\n/:one/* /:splat/:one?all=:splat#:one 302!",
+        "/* /:splat 200!\n",
+    ] {
+        let root = Root::start_as(layer(rules), site.clone()).await;
+        let asked = ask(&root, "GET", "/a/b").await;
+        assert_ne!(asked.status, Some(400), "{rules}");
+        let wrong = faults(&root, &html, false).await;
+        assert!(wrong.is_empty(), "{rules}: {}", wrong.join("\n"));
+    }
 }

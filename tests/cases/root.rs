@@ -17,16 +17,19 @@ pub(super) struct Root {
 
 impl Root {
     pub(super) async fn start() -> Root {
+        Root::start_as(Layer::new(), json!({})).await
+    }
+
+    /// With the files of `layer` too, and these settings of the repository.
+    pub(super) async fn start_as(layer: Layer, settings: Value) -> Root {
         let path = super::cases_dir().join("http/root.tar");
         let tar =
             std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let registry = Registry::start().await;
-        let layer = Layer::new()
-            .without_end()
-            .raw(&tar)
-            .encoding(Encoding::Gzip);
+        let layer = layer.without_end().raw(&tar).encoding(Encoding::Gzip);
         registry.push("cases/root", "v1", &Image::of(layer));
-        let site = Site::start(&[&registry], json!({})).await;
+        let repos = json!({ registry.name("cases/root"): settings });
+        let site = Site::start(&[&registry], json!({ "repos": repos })).await;
         Root {
             address: site.client.0,
             prefix: registry.path("cases/root:v1", ""),
