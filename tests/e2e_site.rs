@@ -123,8 +123,10 @@ async fn the_page_for_404s_is_whole_and_never_stored() {
     let (registry, site, _) = served(json!({"notFoundPage": "404.html"})).await;
     let path = registry.path("team/site:v1", "/nothing/here.png");
     let page = "<h1>not here</h1>";
-    let requests: [&[(&str, &str)]; 5] = [
+    let requests: [&[(&str, &str)]; 7] = [
         &[],
+        &[("Accept-Encoding", "identity;q=0, *;q=0")],
+        &[("Accept-Encoding", "gzip, br")],
         &[("Range", "bytes=0-3")],
         &[("If-None-Match", "*")],
         &[("If-Match", "\"other\"")],

@@ -230,7 +230,13 @@ impl Serve {
         }
         let (representation, how) = match led {
             Lead::File(node, path, how) => {
-                let to = (&request.method, &request.headers);
+                // A page for 404s is sent as it is: the request asked for something else, in other codings too.
+                let nothing = HeaderMap::new();
+                let headers = match how {
+                    How::NotFound => &nothing,
+                    _ => &request.headers,
+                };
+                let to = (&request.method, headers);
                 let file = represent::of_file((&self.images, view), (node, &path), to).await?;
                 (file, Some(how))
             }
