@@ -1,6 +1,7 @@
 //! The listener, and the recipe that answers a request.
 //!
-//! `listen` accepts connections, `transport` is TCP or TLS and `socket` keeps their time; `server` counts; `serve` is the recipe.
+//! `listen` accepts connections, `transport` is TCP or TLS, `socket` keeps their time and `http1` reads
+//! their requests; `respond` is the border; `server` counts; `serve` is the recipe.
 //! The decisions in it (`path`, `locate`, `lead`, `decide` over `conditional` and `range`, `content_type`,
 //! `cache`, `encoding`, `inline`, `listing`, `fields`, `host`, `hosts`) are pure and tested as tables; `offer`
 //! chooses the file, a sidecar or a variant, `represent` makes answers of them,
@@ -30,6 +31,7 @@ mod path;
 mod range;
 mod reactors;
 mod represent;
+mod respond;
 // What cannot be served is an answer as well, and moves as one.
 #[allow(clippy::result_large_err)]
 mod serve;
@@ -40,5 +42,6 @@ mod transport;
 pub(crate) use body::Body;
 pub use decide::{Decision, Facts, decide};
 pub use encoding::Accepted;
-pub(crate) use listen::{Listen, Respond};
+pub(crate) use listen::Listen;
+pub(crate) use respond::Respond;
 pub use server::Server;

@@ -15,7 +15,7 @@ mod render;
 
 use super::access::Visit;
 use super::body::{Body, Piece};
-use super::listen::{MOST_HEAD, Respond};
+use super::respond::{MOST_HEAD, Respond};
 use super::socket::{Pulse, Socket};
 use crate::access_log::{Answered, Asked, Cache};
 use crate::shutdown::{Lifecycle, Phase};

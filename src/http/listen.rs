@@ -9,15 +9,14 @@ use super::access::Visit;
 use super::body::Body;
 use super::http1;
 use super::reactors::Reactors;
-use super::socket::{Answering, Protocol, Pulse, Socket};
-use super::transport::Transport;
-use crate::access_log::AccessLog;
+use super::respond::{MOST_HEAD, Respond};
+use super::socket::{Answering, Pulse, Socket};
+use super::transport::{Protocol, Transport};
 use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn;
@@ -37,9 +36,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-/// Bytes of a request's head at most, and of what hyper buffers of it.
-/// hyper's own limit of 100 fields stands: naming one, the same too, costs an allocation a request.
-pub(super) const MOST_HEAD: usize = 64 << 10;
 /// Streams of one HTTP/2 connection at once.
 const MOST_STREAMS: u32 = 128;
 /// Silence after which an HTTP/2 peer is asked whether it is there, and the time it has to answer.
@@ -54,20 +50,6 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
 Retry-After: 1\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntimeout";
-
-/// Who answers what a listener hears.
-pub(crate) trait Respond: Send + Sync + 'static {
-    /// Answers a request whose body is not looked at.
-    fn respond(&self, request: &Parts) -> impl Future<Output = Response<Body>> + Send;
-
-    /// A GET was answered as [`Respond::respond`] did a moment ago, without asking it.
-    fn remembered(&self, status: StatusCode, elapsed: Duration);
-
-    /// Where answers are written down, if they are.
-    fn access_log(&self) -> Option<&AccessLog> {
-        None
-    }
-}
 
 /// How a listener is run.
 pub(crate) struct Listen {
@@ -247,7 +229,8 @@ async fn by_hyper(
             let answering = pulse.answer();
             asked.notify_one();
             let (respond, lifecycle) = (respond.clone(), lifecycle.clone());
-            async move {
+            // Boxed: hyper moves it several times, and spawns it for each stream of HTTP/2.
+            Box::pin(async move {
                 let (mut request, _) = request.into_parts();
                 if let (Some(log), Some(remote)) = (respond.access_log(), remote) {
                     let now = Instant::now().into_std();
@@ -262,7 +245,7 @@ async fn by_hyper(
                     body,
                     _answering: answering,
                 }))
-            }
+            })
         })
     };
     match protocol {

@@ -3,8 +3,9 @@
 use super::access::Visit;
 use super::body::Body;
 use super::hosts::Hosts;
-use super::listen::{Listen, Respond};
+use super::listen::Listen;
 use super::reactors::Reactors;
+use super::respond::Respond;
 use super::serve::Serve;
 use crate::access_log::AccessLog;
 use crate::config::{Config, Mode};

@@ -5,7 +5,7 @@
 //! numbers, and the connection's one timer looks at them when it fires or when they call for less
 //! time than it was set to: a request in steady state touches no timer.
 
-use super::transport::Transport;
+use super::transport::{Protocol, Transport};
 use crate::images::FileNode;
 use bytes::Bytes;
 use std::future::poll_fn;
@@ -28,15 +28,6 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// What a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// HTTP/1.0 or 1.1, or something that hyper will refuse as such.
-    Http1,
-    /// HTTP/2, by prior knowledge or by ALPN.
-    Http2,
-}
 
 /// What a connection is doing, as far as its deadlines care. Times are milliseconds since the
 /// accept, plus one; 0: not so.

@@ -1,6 +1,5 @@
 //! The byte stream under a connection: TCP as it is, or TLS over it.
 
-use super::socket::Protocol;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
@@ -12,6 +11,15 @@ use tokio_rustls::server::TlsStream;
 
 /// HTTP/2 in ALPN (RFC 9113 §3.2).
 const ALPN_HTTP2: &[u8] = b"h2";
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.0 or 1.1, or something that hyper will refuse as such.
+    Http1,
+    /// HTTP/2, by prior knowledge or by ALPN.
+    Http2,
+}
 
 /// An open connection to a client.
 pub(super) enum Transport {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::http::body::Body;
+use http::request::Parts;
+use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use tokio::task::JoinHandle;

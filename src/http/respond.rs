@@ -1,0 +1,26 @@
+//! The border between connections and answers: a connection knows nothing of images, an answer nothing
+//! of sockets.
+
+use super::body::Body;
+use crate::access_log::AccessLog;
+use http::request::Parts;
+use http::{Response, StatusCode};
+use std::future::Future;
+use std::time::Duration;
+
+/// Bytes of a request's head at most, and of what hyper buffers of it.
+/// hyper's own limit of 100 fields stands: naming one, the same too, costs an allocation a request.
+pub(super) const MOST_HEAD: usize = 64 << 10;
+/// Who answers what a listener hears.
+pub(crate) trait Respond: Send + Sync + 'static {
+    /// Answers a request whose body is not looked at.
+    fn respond(&self, request: &Parts) -> impl Future<Output = Response<Body>> + Send;
+
+    /// A GET was answered as [`Respond::respond`] did a moment ago, without asking it.
+    fn remembered(&self, status: StatusCode, elapsed: Duration);
+
+    /// Where answers are written down, if they are.
+    fn access_log(&self) -> Option<&AccessLog> {
+        None
+    }
+}
