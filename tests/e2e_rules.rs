@@ -134,3 +134,63 @@ async fn what_is_wrong_with_rules_is_logged_with_file_and_line_once() {
     }
     assert!(!text.contains("31m"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_an_upper_layer_hold_on_every_host_of_the_image() {
+    let registry = Registry::start().await;
+    let image = image("/go /lower 302\n").layer(
+        Layer::new()
+            .file(
+                "srv/_redirects",
+                "/go/* /upper/:splat 302\n/api/* /index.html 200\n",
+            )
+            .file("srv/_headers", "/api/*\n  X-Api: 1\n"),
+    );
+    registry.push("team/app", "v1", &image);
+    let name = registry.name("team/app");
+    let settings = json!({
+        "repos": {&name: {
+            "workdir": "srv",
+            "layers": "all",
+            "redirectsFile": true,
+            "headersFile": true,
+            "cors": {"origins": ["https://app.example"]},
+        }},
+        "hosts": {"docs.example.com": {"reference": format!("{name}:v1")}},
+    });
+    let site = Site::start(&[&registry], settings).await;
+    let below = registry.path("team/app:v1", "");
+    for (host, root) in [("docs.example.com", ""), ("localhost", below.as_str())] {
+        let fields = [("Host", host), ("Origin", "https://app.example")];
+        for (path, location) in [("/go", "./upper/"), ("/go/a/b", "../../upper/a/b")] {
+            let answer = site.request("GET", &format!("{root}{path}"), &fields).await;
+            let answer = answer.expect(302);
+            assert_eq!(answer.header("location"), Some(location), "{host}{path}");
+        }
+        let answer = site.request("GET", &format!("{root}/api/x"), &fields).await;
+        let answer = answer.expect(200);
+        assert_eq!(
+            (answer.text().as_str(), answer.header("x-api")),
+            ("home", Some("1"))
+        );
+        let origin = answer.header("access-control-allow-origin");
+        assert_eq!(origin, Some("https://app.example"), "{host}");
+        let hidden = site
+            .request("GET", &format!("{root}/_redirects"), &fields)
+            .await;
+        hidden.expect_error(404);
+        let asked = [
+            fields[0],
+            fields[1],
+            ("Access-Control-Request-Method", "HEAD"),
+        ];
+        let answer = site.request("OPTIONS", &format!("{root}/go"), &asked).await;
+        let answer = answer.expect(204);
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            origin,
+            "{host}"
+        );
+    }
+    site.stop().await;
+}
