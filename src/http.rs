@@ -5,7 +5,7 @@
 //! The decisions in it (`path`, `locate`, `lead`, `decide` over `conditional` and `range`, `content_type`,
 //! `cache`, `encoding`, `inline`, `listing`, `fields`, `host`, `hosts`) are pure and tested as tables; `offer`
 //! chooses the file, a sidecar or a variant, `represent` makes answers of them,
-//! `error` maps what can fail to statuses, `body` sends.
+//! `directory` answers where listings are on, `error` maps what can fail to statuses, `body` sends.
 //!
 //! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
 
@@ -15,6 +15,7 @@ mod cache;
 mod conditional;
 mod content_type;
 mod decide;
+mod directory;
 mod encoding;
 mod error;
 mod fields;

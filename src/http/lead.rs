@@ -222,6 +222,7 @@ mod tests {
             bare: before.is_empty().then_some("host/app:v1"),
             query,
             listing: false,
+            of_directory: false,
         };
         let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
         match lead(&files, wanted, Site { config, rules }, &headers) {

@@ -1,149 +1,209 @@
-//! A directory as a page: readable, without script, in light and dark.
+//! Directories as pages and as JSON: readable and sortable without script, in light and dark; names of
+//! any bytes are links that lead to them, and never markup.
+//!
+//! What a caller may rely on: [`Options`] are all that decides between two listings of one directory;
+//! [`render`] is pure; every link is relative to the directory's URL, so it holds behind any proxy.
+//! [`Listings`] renders off the reactor and remembers, in bounded memory.
 
-use super::path::encode;
-use crate::images::Child;
-use std::fmt::Write;
+pub(super) mod accept;
+mod html;
+mod json;
+mod remembered;
+mod time;
 
-const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-<meta name=\"color-scheme\" content=\"light dark\">\n<style>\n\
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\n\
-table{border-collapse:collapse;width:100%}\ntd,th{padding:.2rem .8rem .2rem 0;text-align:left}\n\
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\n\
-tr:hover td{background:color-mix(in srgb,currentColor 7%,transparent)}\n\
-a{text-decoration:none}a:hover{text-decoration:underline}\n</style>\n";
+pub(super) use remembered::{Key, Listings, Rendered};
 
-/// The page. `path` is the directory's, as shown in the title; `parent`: it has one to link to.
-pub(super) fn page(path: &[u8], parent: bool, children: &[Child]) -> String {
-    let title = escaped(&String::from_utf8_lossy(path));
-    let mut page = String::with_capacity(1024 + children.len() * 160);
-    let _ = write!(
-        page,
-        "{HEAD}<title>/{title}</title>\n</head>\n<body>\n<h1>/{title}</h1>\n<table>\n"
-    );
-    page.push_str(
-        "<tr><th>Name</th><th class=\"n\">Bytes</th><th class=\"n\">Modified (UTC)</th></tr>\n",
-    );
-    if parent {
-        page.push_str(
-            "<tr><td><a href=\"../\">../</a></td><td class=\"n\"></td><td class=\"n\"></td></tr>\n",
-        );
-    }
-    for child in children {
-        let slash = if child.directory { "/" } else { "" };
-        let name = escaped(&String::from_utf8_lossy(&child.name));
-        let _ = write!(
-            page,
-            "<tr><td><a href=\"./{}{slash}\">{name}{slash}</a></td><td class=\"n\">",
-            encode(&child.name)
-        );
-        if !child.directory {
-            let _ = write!(page, "{}", child.length);
-        }
-        let _ = writeln!(
-            page,
-            "</td><td class=\"n\">{}</td></tr>",
-            day_and_time(child.mtime)
-        );
-    }
-    page.push_str("</table>\n</body>\n</html>\n");
-    page
+use std::cmp::Ordering;
+
+/// `?sort=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Sort {
+    #[default]
+    Name,
+    Size,
+    Modified,
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
+/// `?format=`, or what Accept prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Format {
+    Html,
+    Json,
 }
 
-/// `2023-11-14 22:13`, by the civil calendar; nothing for a date before 1970.
-fn day_and_time(mtime: i64) -> String {
-    let Ok(seconds) = u64::try_from(mtime) else {
-        return String::new();
-    };
-    let (mut days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
-    let mut year = 1970;
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    while year < 10_000 && days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
+/// What the query of a request says of a directory. Keys and values that are not known say nothing, as the
+/// page that a directory may have reads its own out of the query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) format: Option<Format>,
+    pub(super) sort: Sort,
+    pub(super) descending: bool,
+    pub(super) integrity: bool,
+}
+
+impl Query {
+    /// Of several values of one key, the last.
+    pub(super) fn of(query: Option<&str>) -> Query {
+        let mut found = Query::default();
+        for part in query.unwrap_or_default().split('&') {
+            match part.split_once('=').unwrap_or((part, "")) {
+                ("format", "html") => found.format = Some(Format::Html),
+                ("format", "json") => found.format = Some(Format::Json),
+                ("sort", "name") => found.sort = Sort::Name,
+                ("sort", "size") => found.sort = Sort::Size,
+                ("sort", "modified") => found.sort = Sort::Modified,
+                ("order", "asc") => found.descending = false,
+                ("order", "desc") => found.descending = true,
+                ("integrity", "1") => found.integrity = true,
+                _ => {}
+            }
+        }
+        found
     }
-    let lengths = [
-        31,
-        28 + u64::from(leap(year)),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
-    let mut month = 0;
-    while month < 11 && days >= lengths[month] {
-        days -= lengths[month];
-        month += 1;
+
+    /// Asks for something of the directory itself, whatever page it has.
+    pub(super) fn of_directory(&self) -> bool {
+        self.format.is_some()
     }
-    format!(
-        "{year}-{:02}-{:02} {:02}:{:02}",
-        month + 1,
-        days + 1,
-        minutes / 60,
-        minutes % 60
-    )
+}
+
+/// All that decides between two listings of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Options {
+    pub(super) format: Format,
+    pub(super) sort: Sort,
+    pub(super) descending: bool,
+    /// With the SRI of each file.
+    pub(super) integrity: bool,
+}
+
+/// The directory that is listed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Directory<'a> {
+    /// Cleaned, below the reference.
+    pub(super) path: &'a [u8],
+    /// Components between the reference and the end of the URL, as clients count them.
+    pub(super) depth: usize,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    /// Any bytes but NUL and slash.
+    pub(super) name: Vec<u8>,
+    pub(super) directory: bool,
+    /// Bytes; nothing of directories.
+    pub(super) length: u64,
+    /// Seconds since 1970; None where the image does not say.
+    pub(super) mtime: Option<i64>,
+    /// `sha256-…` (W3C Subresource Integrity), where it was asked for.
+    pub(super) integrity: Option<String>,
+}
+
+/// The listing's text. Directories come before files, in whatever order.
+pub(super) fn render(directory: Directory<'_>, options: Options, lines: &mut [Line]) -> String {
+    lines.sort_by(|a, b| order(a, b, options));
+    match options.format {
+        Format::Html => html::page(directory, options, lines),
+        Format::Json => json::array(lines),
+    }
+}
+
+/// Equal ones are in the order of their names, which are bytes.
+fn order(a: &Line, b: &Line, options: Options) -> Ordering {
+    let by_key = match options.sort {
+        Sort::Name => a.name.cmp(&b.name),
+        Sort::Size => a.length.cmp(&b.length),
+        Sort::Modified => a.mtime.cmp(&b.mtime),
+    };
+    let by_key = match options.descending {
+        true => by_key.reverse(),
+        false => by_key,
+    };
+    let by_kind = b.directory.cmp(&a.directory);
+    by_kind.then(by_key).then_with(|| a.name.cmp(&b.name))
+}
+
+/// The policy of the pages (<https://www.w3.org/TR/CSP3/>): they hold a style sheet, and nothing else is
+/// loaded or run.
+pub(super) fn policy() -> http::HeaderValue {
+    html::policy()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn names_of_any_bytes_are_links_and_never_markup() {
-        let child = |name: &[u8], directory| Child {
+    pub(super) fn line(name: &[u8], directory: bool, length: u64, mtime: Option<i64>) -> Line {
+        Line {
             name: name.to_vec(),
             directory,
-            length: 5,
-            mtime: 1_700_000_000,
-        };
-        let page = page(
-            b"a<b",
-            true,
-            &[
-                child(b"javascript:x\"><script>", false),
-                child(b"d\xff", true),
-            ],
-        );
-        assert!(page.contains("href=\"./javascript%3Ax%22%3E%3Cscript%3E\""));
-        assert!(page.contains("href=\"./d%FF/\""));
-        assert!(page.contains("<title>/a&lt;b</title>"));
-        assert!(!page.contains("<script"));
-        assert!(page.contains("2023-11-14 22:13"));
+            length,
+            mtime,
+            integrity: None,
+        }
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (mtime, text) in [
-            (0, "1970-01-01 00:00"),
-            (951_782_400, "2000-02-29 00:00"),
-            (1_709_251_199, "2024-02-29 23:59"),
-            (-1, ""),
+    fn directories_come_first_and_equal_ones_by_name() {
+        let lines = [
+            line(b"b", false, 1, Some(30)),
+            line(b"a", false, 2, Some(10)),
+            line(b"c", false, 1, None),
+            line(b"z", true, 0, Some(20)),
+            line(b"y", true, 0, Some(5)),
+        ];
+        for (sort, descending, names) in [
+            (Sort::Name, false, "yzabc"),
+            (Sort::Name, true, "zycba"),
+            (Sort::Size, false, "yzbca"),
+            (Sort::Size, true, "yzabc"),
+            (Sort::Modified, false, "yzcab"),
+            (Sort::Modified, true, "zybac"),
         ] {
-            assert_eq!(day_and_time(mtime), text);
+            let options = Options {
+                format: Format::Json,
+                sort,
+                descending,
+                integrity: false,
+            };
+            let mut sorted = lines.to_vec();
+            sorted.sort_by(|a, b| order(a, b, options));
+            let found: Vec<u8> = sorted.iter().map(|line| line.name[0]).collect();
+            assert_eq!(String::from_utf8(found).unwrap(), names, "{options:?}");
         }
-        assert!(day_and_time(i64::MAX).starts_with("10000-"));
+    }
+
+    #[test]
+    fn a_query_says_what_it_says_and_no_more() {
+        let table = [
+            (None, Query::default()),
+            (
+                Some("v=1&format=xml&sort=&order=up&download="),
+                Query::default(),
+            ),
+            (
+                Some("format=json&integrity=1"),
+                Query {
+                    format: Some(Format::Json),
+                    integrity: true,
+                    ..Query::default()
+                },
+            ),
+            (
+                Some("sort=size&order=desc&format=html&sort=modified"),
+                Query {
+                    format: Some(Format::Html),
+                    sort: Sort::Modified,
+                    descending: true,
+                    ..Query::default()
+                },
+            ),
+        ];
+        for (query, expected) in table {
+            assert_eq!(Query::of(query), expected, "{query:?}");
+            let asks = expected.format.is_some();
+            assert_eq!(Query::of(query).of_directory(), asks, "{query:?}");
+        }
     }
 }

@@ -45,6 +45,9 @@ pub(super) struct Wanted<'a> {
     pub(super) query: Option<&'a str>,
     /// Directories without an index file are listed.
     pub(super) listing: bool,
+    /// The query asks for something of the directory itself, in place of its index file. Only where
+    /// directories are listed.
+    pub(super) of_directory: bool,
 }
 
 /// What is to be answered.
@@ -76,8 +79,9 @@ pub(super) fn locate<T: Tree>(tree: &T, wanted: Wanted<'_>) -> Located<T::File, 
         return redirect(file_path.as_directory(), wanted.query);
     }
     let index = path::join(&path, b"index.html");
+    let of_directory = wanted.listing && wanted.of_directory;
     match tree.find(&index) {
-        Some(Entry::File(file)) => Located::File(file, index),
+        Some(Entry::File(file)) if !of_directory => Located::File(file, index),
         _ if !wanted.listing => Located::Nothing,
         // The index file of a bare reference is served as it is; the links of a listing need the slash.
         _ => match wanted.bare {
@@ -175,11 +179,42 @@ pub(super) mod tests {
                 bare: raw.is_empty().then_some("host:5000/team/app:v1"),
                 query,
                 listing: false,
+                of_directory: true,
             };
             assert_eq!(locate(&files, wanted), quiet, "{workdir} {raw}");
             wanted.listing = true;
+            wanted.of_directory = false;
             let listed = listed.unwrap_or(quiet);
             assert_eq!(locate(&files, wanted), listed, "{workdir} {raw}, listed");
+        }
+    }
+
+    #[test]
+    fn a_query_of_the_directory_goes_before_its_index_file_and_never_before_a_file() {
+        let files = Files(BTreeSet::from(["index.html", "docs/index.html", "a.js"]));
+        for (raw, expected) in [
+            ("/", Located::Listing(String::new())),
+            ("/docs/", Located::Listing("docs".into())),
+            ("/docs", Located::Redirect("./docs/?format=json".into())),
+            ("", Located::Redirect("./app:v1/?format=json".into())),
+            ("/a.js", Located::File("a.js".into(), b"a.js".to_vec())),
+            (
+                "/index.html",
+                Located::File("index.html".into(), b"index.html".to_vec()),
+            ),
+            ("/none/", Located::Nothing),
+        ] {
+            let path = path::file_path(raw).unwrap();
+            let wanted = Wanted {
+                workdir: b"",
+                path: Some(&path),
+                raw,
+                bare: raw.is_empty().then_some("host:5000/team/app:v1"),
+                query: Some("format=json"),
+                listing: true,
+                of_directory: true,
+            };
+            assert_eq!(locate(&files, wanted), expected, "{raw}");
         }
     }
 }

@@ -142,7 +142,7 @@ pub(super) fn relative(raw: &str, bare: Option<&str>, path: &[u8], directory: bo
 /// Directories between the reference and the last component, as clients count them: they resolve dot
 /// segments first (RFC 3986 §5.2.4, encoded ones too, as browsers do), and an empty component is one like
 /// others.
-fn depth(raw: &str) -> usize {
+pub(super) fn depth(raw: &str) -> usize {
     let raw = raw.strip_prefix('/').unwrap_or(raw);
     let (mut depth, mut last) = (0usize, false);
     for component in raw.split('/') {

@@ -8,10 +8,10 @@ use super::content_type;
 use super::decide::{Decision, Facts, decide};
 use super::error;
 use super::inline::{InlineVars, MOST_PAGE};
-use super::listing;
+use super::listing::Rendered;
 use super::offer;
 use crate::config::Encodings;
-use crate::images::{Coding, DirectoryNode, FileNode, Images, View, ViewInfo};
+use crate::images::{Coding, FileNode, Images, View, ViewInfo};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+pub(super) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Bytes of a page that InlineVars are applied to where they are read; more goes to another thread.
 const QUICK_PAGE: u64 = 64 << 10;
@@ -153,39 +153,27 @@ async fn fill_in(
     })
 }
 
-/// Of a directory, as a page. `path` is shown, `root`: there is nothing above it to link to.
-///
-/// # Errors
-/// As [`of_file`].
-pub(super) async fn of_listing(
-    info: &Arc<ViewInfo>,
-    path: &[u8],
-    root: bool,
-    directory: DirectoryNode,
-) -> Result<Representation, Response<Body>> {
-    let path = path.to_vec();
-    // A directory may have a hundred thousand entries, and its index may be on disk.
-    let listing =
-        tokio::task::spawn_blocking(move || listing::page(&path, !root, &directory.children()));
-    let page = listing.await.map_err(|failed| {
-        tracing::error!(error = %failed, "listing a directory failed");
-        error::unreadable()
-    })?;
-    Ok(Representation {
-        etag: etag(xxh3_128(page.as_bytes())),
-        content: Content::Bytes(page.into()),
-        content_type: HTML,
-        last_modified: None,
-        // Another version of this program lists in another way.
-        cache: CachePolicy::validated(info),
-        coding: None,
-        alone: true,
-        vary: Vary::default(),
-        settled: None,
-    })
-}
-
 impl Representation {
+    /// Of a directory.
+    pub(super) fn of_listing(
+        info: &Arc<ViewInfo>,
+        rendered: Rendered,
+        content_type: HeaderValue,
+    ) -> Representation {
+        Representation {
+            content: Content::Bytes(rendered.text),
+            content_type,
+            etag: rendered.etag,
+            last_modified: None,
+            // Another version of this program lists in another way.
+            cache: CachePolicy::validated(info),
+            coding: None,
+            alone: true,
+            vary: Vary::default(),
+            settled: None,
+        }
+    }
+
     /// Something else than a digest and the file's path decides that this is the answer.
     pub(super) fn changing(mut self, info: &Arc<ViewInfo>) -> Representation {
         self.cache = CachePolicy::changing(info);

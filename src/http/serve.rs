@@ -14,11 +14,13 @@
 use super::access::Visit;
 use super::body::Body;
 use super::cache::CachePolicy;
+use super::directory::{Above, Directories};
 use super::error;
 use super::fields;
 use super::host::{self, Host};
 use super::hosts::{self, Hosts, Serves};
 use super::lead::{How, Lead, Site, lead};
+use super::listing::Query;
 use super::locate::Wanted;
 use super::path::{self, FilePath, PathError};
 use super::represent::{self, NOSNIFF};
@@ -44,6 +46,7 @@ pub(super) struct Serve {
     pub(super) head_any_path: bool,
     /// Images that are not configured by name are answered with a sandbox: all path URLs share one origin.
     pub(super) sandbox_unconfigured: bool,
+    pub(super) directories: Directories,
 }
 
 /// A request's URL, understood.
@@ -202,6 +205,10 @@ impl Serve {
     ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
         let raw = asked.target.path;
         let root = matches!(raw, "" | "/");
+        let query = match view.info.listing {
+            true => Query::of(request.uri.query()),
+            false => Query::default(),
+        };
         let wanted = Wanted {
             workdir: &view.info.workdir,
             path: asked.path.as_ref(),
@@ -209,6 +216,7 @@ impl Serve {
             bare: raw.is_empty().then_some(asked.target.reference_text),
             query: request.uri.query(),
             listing: view.info.listing,
+            of_directory: query.of_directory(),
         };
         let site = Site {
             config: &view.info.site,
@@ -253,9 +261,14 @@ impl Serve {
             }
             Lead::Listing(directory) => {
                 let path = asked.path.as_ref().map(|path| path.bytes.as_slice());
-                let path = path.unwrap_or_default();
-                let listing = represent::of_listing(&view.info, path, root, directory);
-                (Box::pin(listing).await?, None)
+                let above = Above {
+                    path: path.unwrap_or_default(),
+                    raw,
+                };
+                let answer = self
+                    .directories
+                    .answer(self, view, directory, above, query, request);
+                return Ok((Box::pin(answer).await?, None));
             }
             Lead::Nothing => return Err(not_found(&asked.target)),
         };

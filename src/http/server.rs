@@ -2,6 +2,7 @@
 
 use super::access::Visit;
 use super::body::Body;
+use super::directory::Directories;
 use super::hosts::Hosts;
 use super::listen::Listen;
 use super::reactors::Reactors;
@@ -49,6 +50,7 @@ impl Server {
             timeout: config.timeout,
             head_any_path: config.head_any_path,
             sandbox_unconfigured: config.mode == Mode::Serve,
+            directories: Directories::new(),
         };
         Server(Arc::new(Shared {
             serve,

@@ -64,16 +64,16 @@ pub struct DirectoryNode {
     id: u32,
 }
 
-/// One line of a listing, links followed (what leads nowhere or is not served is left out).
+/// What a directory holds, links followed (what leads nowhere or is not served is left out).
 pub struct Child {
     /// File name, any bytes.
     pub name: Vec<u8>,
-    /// It is, or leads to, a directory.
-    pub directory: bool,
-    /// Bytes of content; 0 for directories.
-    pub length: u64,
-    /// Seconds since 1970.
-    pub mtime: i64,
+    /// What it is, or leads to.
+    pub node: Node,
+    /// Seconds since 1970; None where a replacement modified the file.
+    pub mtime: Option<i64>,
+    /// Permission bits.
+    pub mode: u32,
 }
 
 impl View {
@@ -301,31 +301,44 @@ impl DirectoryNode {
             .collect()
     }
 
+    /// The same number, the same directory of the view.
+    pub fn number(&self) -> u32 {
+        self.id
+    }
+
+    /// See [`View::poisoned`].
+    pub fn poisoned(&self) -> bool {
+        self.view.poisoned()
+    }
+
     fn child(&self, entry: &Entry<'_>) -> Option<Child> {
+        let view = &self.view;
         let name = entry.path.rsplit(|byte| *byte == b'/').next()?.to_vec();
         let target = match entry.kind {
-            Kind::Symlink => self.view.base.resolve(entry.path).ok()?,
+            Kind::Symlink => view.base.resolve(entry.path).ok()?,
             _ => *entry,
         };
-        match target.kind {
-            Kind::Directory => Some(Child {
-                name,
-                directory: true,
-                length: 0,
-                mtime: entry.mtime,
-            }),
-            Kind::File => {
-                let view = &self.view;
-                let length = file(&view.base, view.modified.as_ref(), &target)?.length;
-                Some(Child {
-                    name,
-                    directory: false,
-                    length,
-                    mtime: entry.mtime,
-                })
+        let (node, mtime) = match target.kind {
+            Kind::Directory => {
+                let directory = DirectoryNode {
+                    view: view.clone(),
+                    id: target.id,
+                };
+                (Node::Directory(directory), Some(target.mtime))
             }
-            _ => None,
-        }
+            Kind::File => {
+                let file = file(&view.base, view.modified.as_ref(), &target)?;
+                let mtime = file.mtime;
+                (Node::File(file), mtime)
+            }
+            _ => return None,
+        };
+        Some(Child {
+            name,
+            node,
+            mtime,
+            mode: target.mode,
+        })
     }
 }
 
