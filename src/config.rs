@@ -91,6 +91,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Write down what was answered; None: nothing.
     pub access_log: Option<AccessLogConfig>,
+    /// Answers have a `Repr-Digest`, where the repository does not say otherwise.
+    pub repr_digest: bool,
 }
 
 /// `hosts.<name>`: a host that serves one reference, all of its paths being paths of files.
@@ -253,6 +255,10 @@ pub struct RepoConfig {
     pub cache: Option<CacheConfig>,
     /// Its images have origins of their own, which their path URLs redirect to.
     pub origin: bool,
+    /// Documents of tags redirect to the digest that the tag means.
+    pub redirect_to_digest: bool,
+    /// Overrides `reprDigest`.
+    pub repr_digest: Option<bool>,
     /// How its files make a site.
     pub site: SiteConfig,
     /// Overrides `encodings`.

@@ -31,6 +31,9 @@ mod offer;
 mod path;
 mod range;
 mod reactors;
+#[allow(clippy::result_large_err)]
+mod redirect;
+mod repr_digest;
 mod represent;
 mod respond;
 // What cannot be served is an answer as well, and moves as one.

@@ -110,6 +110,10 @@ pub struct ViewInfo {
     pub rules: Arc<Rules>,
     /// The reference has an origin of its own.
     pub origin: bool,
+    /// Documents redirect from the tag to the digest that it means.
+    pub redirect_to_digest: bool,
+    /// Answers have a `Repr-Digest`.
+    pub repr_digest: bool,
     /// How long this is what the reference means.
     pub(crate) lasts: Arc<Lasts>,
 }
@@ -529,6 +533,9 @@ impl Inner {
             site: policy.site.clone(),
             rules: prepared.rules.clone(),
             origin: policy.origin,
+            redirect_to_digest: policy.repo.redirect_to_digest
+                && !policy.is_fixed(&reference.version),
+            repr_digest: policy.repr_digest,
             lasts: Arc::new(lasts),
         });
         let remembered = Remembered {

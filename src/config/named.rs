@@ -32,6 +32,8 @@ pub(super) const REPO: &[&str] = &[
     "origin",
     "encodings",
     "layers",
+    "redirectToDigest",
+    "reprDigest",
 ];
 pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
 pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
@@ -165,6 +167,10 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
         origin: reader.flag(section.get("origin")).unwrap_or(false),
         encodings: reader.text(section.get("encodings"), units::encodings),
         layers: (reader.word(section.get("layers"), layers::parse)).unwrap_or_default(),
+        redirect_to_digest: reader
+            .flag(section.get("redirectToDigest"))
+            .unwrap_or(false),
+        repr_digest: reader.flag(section.get("reprDigest")),
     }
 }
 

@@ -55,6 +55,7 @@ const BLOBSERVE: &[&str] = &[
     "encodings",
     "tls",
     "accessLog",
+    "reprDigest",
     "dockerAuth",
     "prometheusAddr",
     "readinessProbeAddr",
@@ -232,6 +233,7 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
             .unwrap_or(if run { Encodings::Off } else { Encodings::All }),
         tls: tls(reader, section.node("tls").unwrap_or(&absent), base),
         access_log: access_log(reader, section.node("accessLog").unwrap_or(&absent), base),
+        repr_digest: reader.flag(section.get("reprDigest")).unwrap_or(false),
     };
     if run && config.docker_auth.is_some() && section.get("anyRepoCredentials").is_none() {
         let message = "true by default under `run`: credentials are used for repositories outside of `repos` too; set it to say which you mean";

@@ -60,6 +60,7 @@ fn the_defaults_are_those_of_the_behaviour_and_differ_by_mode_as_it_says() {
         encodings: Encodings::All,
         tls: None,
         access_log: None,
+        repr_digest: false,
     };
     assert_eq!(serve, expected);
     let run = parse("{}", "config.json", Mode::Run).unwrap().config;

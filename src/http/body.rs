@@ -91,6 +91,11 @@ impl Body {
         self.whole = Some(Box::new(whole));
     }
 
+    /// The same request may be answered otherwise a moment later.
+    pub(super) fn unsettle(&mut self) {
+        self.whole = None;
+    }
+
     /// What may be remembered of the answer, if anything.
     pub(super) fn settled(&self) -> Option<&Whole> {
         self.whole.as_deref()

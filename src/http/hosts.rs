@@ -104,7 +104,7 @@ impl Hosts {
     }
 }
 
-/// Whether a request may be sent elsewhere: a browser's, for a document. HEAD asks whether an image is
+/// Whether a request may be sent to another URL of the same file: a browser's. HEAD asks whether an image is
 /// ready, and who sends fields of ours is a proxy before us that expects the answer here.
 pub(super) fn may_redirect(method: &Method, headers: &HeaderMap) -> bool {
     let ours = |name: &http::HeaderName| name.as_str().starts_with(OURS);

@@ -139,6 +139,24 @@ pub(super) fn relative(raw: &str, bare: Option<&str>, path: &[u8], directory: bo
     relative
 }
 
+/// What was asked for, under another version of the same repository, relative to the URL that was asked
+/// for; `raw` and `bare` are as for [`relative`]. `sibling` is a name and its version: it takes the place
+/// of the last component of the reference.
+pub(super) fn under(raw: &str, bare: bool, sibling: &str, query: Option<&str>) -> String {
+    let mut relative = match bare {
+        // The dot keeps the colon of a digest from being read as a scheme (RFC 3986 §4.2).
+        true => "./".to_owned(),
+        false => "../".repeat(depth(raw) + 1),
+    };
+    relative += sibling;
+    relative += raw;
+    if let Some(query) = query {
+        relative.push('?');
+        relative += query;
+    }
+    relative
+}
+
 /// Directories between the reference and the last component, as clients count them: they resolve dot
 /// segments first (RFC 3986 §5.2.4, encoded ones too, as browsers do), and an empty component is one like
 /// others.
@@ -255,6 +273,57 @@ mod tests {
                 assert_eq!(arrived.path(), wanted, "{raw} {location}");
                 assert_eq!(arrived.host_str(), Some("host"), "{raw} {location}");
             }
+        }
+    }
+
+    #[test]
+    fn another_version_is_beside_the_one_that_was_asked_for() {
+        let table = [
+            ("", None, "./app@sha256:ab", "/team/app@sha256:ab"),
+            ("", Some("q"), "./app@sha256:ab?q", "/team/app@sha256:ab?q"),
+            ("/", None, "../app@sha256:ab/", "/team/app@sha256:ab/"),
+            (
+                "/a/x.html",
+                Some("b=1&c"),
+                "../../app@sha256:ab/a/x.html?b=1&c",
+                "/team/app@sha256:ab/a/x.html?b=1&c",
+            ),
+            (
+                "/a/../b",
+                None,
+                "../app@sha256:ab/a/../b",
+                "/team/app@sha256:ab/b",
+            ),
+            (
+                "/a/%2e%2E/b/",
+                None,
+                "../../app@sha256:ab/a/%2e%2E/b/",
+                "/team/app@sha256:ab/b/",
+            ),
+            (
+                "//evil.example/x",
+                None,
+                "../../../app@sha256:ab//evil.example/x",
+                "/team/app@sha256:ab//evil.example/x",
+            ),
+            (
+                "/x%3Ay",
+                None,
+                "../app@sha256:ab/x%3Ay",
+                "/team/app@sha256:ab/x%3Ay",
+            ),
+        ];
+        for (raw, query, location, path) in table {
+            let relative = under(raw, raw.is_empty(), "app@sha256:ab", query);
+            assert_eq!(relative, location);
+            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+            let asked = format!("http://host/prefix/team/app:v1{raw}{query}");
+            let arrived = url::Url::parse(&asked).unwrap().join(&relative).unwrap();
+            let wanted = format!(
+                "http://host/prefix{path}{}",
+                if path.contains('?') { "" } else { &query }
+            );
+            assert_eq!(arrived.as_str(), wanted, "{raw}");
         }
     }
 

@@ -63,7 +63,9 @@ impl Vary {
     }
 }
 
-enum Content {
+/// What a representation's bytes are.
+#[derive(Clone)]
+pub(super) enum Content {
     File(Arc<FileNode>),
     Bytes(Bytes),
 }
@@ -263,6 +265,11 @@ impl Representation {
                 Ok(response)
             }
         }
+    }
+
+    /// Its bytes, all of them.
+    pub(super) fn content(&self) -> Content {
+        self.content.clone()
     }
 
     fn length(&self) -> u64 {

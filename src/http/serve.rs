@@ -6,6 +6,7 @@
 //!    its own, a path URL redirects there.
 //! 4. What the path leads to: file, index file, redirect to the slash, listing
 //!    ([`locate`](super::locate)); rules of the image, fallback, page for 404s around them ([`lead`]).
+//!    A document of a tag may redirect to its digest.
 //! 5. The representation: content type, InlineVars, validators, cache policy ([`represent`]).
 //! 6. Conditions (RFC 9110 §13), then the range (§14): [`decide`](mod@super::decide).
 //! 7. Headers and body; what the image says of its files, and over that what every answer of the
@@ -23,6 +24,8 @@ use super::lead::{How, Lead, Site, lead};
 use super::listing::Query;
 use super::locate::Wanted;
 use super::path::{self, FilePath, PathError};
+use super::redirect;
+use super::repr_digest;
 use super::represent::{self, NOSNIFF};
 use crate::images::{Ask, Images, View, ViewInfo};
 use crate::reference::{Reference, Target, split_target};
@@ -32,8 +35,6 @@ use http::{Method, Response, StatusCode};
 use std::time::Duration;
 
 const READ_ONLY: HeaderName = HeaderName::from_static("x-blobserve-readonly");
-/// What a redirect to an origin depends on beside the URL.
-const OURS: &str = "X-BlobServe-ReadOnly, X-BlobServe-InlineVars";
 const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox allow-scripts");
 
 /// What the recipe needs. One per listener.
@@ -91,10 +92,11 @@ impl Serve {
                 return Err(response);
             }
         };
+        let may_redirect = hosts::may_redirect(&request.method, &request.headers);
+        let shared = matches!(serves, Serves::Paths);
         let (view, leaves) = match serves {
             Serves::Paths => {
-                let may = hosts::may_redirect(&request.method, &request.headers);
-                let leaves = may && view.info.origin;
+                let leaves = view.info.origin && may_redirect;
                 (view, leaves)
             }
             Serves::Image(host) => (host.shown.of(view), false),
@@ -103,14 +105,16 @@ impl Serve {
         };
         let outcome = match leaves {
             true => Box::pin(self.to_origin(&view, &asked, host.as_ref(), request)).await,
-            false => self.of_image(&view, &asked, request).await,
+            false => {
+                let snapshot = shared && may_redirect && view.info.redirect_to_digest;
+                self.of_image(&view, &asked, request, snapshot).await
+            }
         };
         let (mut response, how) = match outcome {
             Ok((response, how)) => (response, how),
             Err(response) => (response, None),
         };
         complete(&mut response, how, &view.info, &asked, &request.headers);
-        let shared = matches!(serves, Serves::Paths);
         if shared && self.sandbox_unconfigured && !view.info.configured {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
@@ -184,24 +188,30 @@ impl Serve {
         host: Option<&Host<'_>>,
         request: &Parts,
     ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
-        let label = self.images.origin(&view.info.reference).await;
+        let info = &view.info;
+        let label = match info.redirect_to_digest {
+            true => self.images.origin(&redirect::exact(info)).await,
+            false => self.images.origin(&info.reference).await,
+        };
         let port = host.and_then(|host| host.port);
         let (path, query) = (asked.target.path, request.uri.query());
         let location = self
             .hosts
             .location(&label, port, path, query)
             .ok_or_else(|| no_origin(&label))?;
-        let mut response = redirect(307, &location, &CachePolicy::of(&view.info))?;
-        fields::vary(response.headers_mut(), OURS);
+        let mut response = redirect::answer(307, &location, &CachePolicy::of(info))?;
+        fields::vary(response.headers_mut(), redirect::OURS);
         Ok((response, None))
     }
 
-    /// Steps 4 to 7, with how a file came to be the answer, if one is.
+    /// Steps 4 to 7, with how a file came to be the answer, if one is. `snapshot`: documents redirect to
+    /// the digest.
     async fn of_image(
         &self,
         view: &View,
         asked: &Asked<'_>,
         request: &Parts,
+        snapshot: bool,
     ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
         let raw = asked.target.path;
         let root = matches!(raw, "" | "/");
@@ -236,6 +246,10 @@ impl Serve {
         if head && ready {
             return Ok((warmed_up(), None));
         }
+        if snapshot && let Some(how) = redirect::document(&led) {
+            let moved = redirect::to_digest(&view.info, &asked.target, request, how);
+            return Ok((moved?, None));
+        }
         let (representation, how) = match led {
             Lead::File(node, path, how) => {
                 // A page for 404s is sent as it is: the request asked for something else, in other codings too.
@@ -257,7 +271,7 @@ impl Serve {
                     true => CachePolicy::changing(&view.info),
                     false => CachePolicy::of(&view.info),
                 };
-                return Ok((redirect(status, &location, &cache)?, None));
+                return Ok((redirect::answer(status, &location, &cache)?, None));
             }
             Lead::Listing(directory) => {
                 let path = asked.path.as_ref().map(|path| path.bytes.as_slice());
@@ -273,7 +287,8 @@ impl Serve {
             Lead::Nothing => return Err(not_found(&asked.target)),
         };
         let (method, headers) = (&request.method, &request.headers);
-        let answer = match how {
+        let hashed = repr_digest::wanted(headers, &view.info).then(|| representation.content());
+        let mut answer = match how {
             Some(How::Asked) | None => representation.answer(method, headers).await?,
             Some(How::Rewritten) => {
                 representation
@@ -289,6 +304,14 @@ impl Serve {
             }
             Some(How::NotFound) => representation.not_found(method).await?,
         };
+        if let Some(content) = hashed {
+            Box::pin(repr_digest::put(
+                &mut answer,
+                content,
+                self.images.integrity(),
+            ))
+            .await;
+        }
         Ok((answer, how))
     }
 }
@@ -367,23 +390,6 @@ fn without_body(response: Response<Body>) -> Response<Body> {
     Response::from_parts(head, Body::default())
 }
 
-fn redirect(
-    status: u16,
-    location: &str,
-    cache: &CachePolicy,
-) -> Result<Response<Body>, Response<Body>> {
-    let value = HeaderValue::try_from(location).map_err(|_| {
-        let text = "the query cannot be kept in a redirect";
-        error::error(StatusCode::BAD_REQUEST, text)
-    })?;
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
-    let mut response = error::error(status, &format!("moved to {location}"));
-    let headers = response.headers_mut();
-    headers.insert(header::LOCATION, value);
-    cache.put(headers);
-    Ok(response)
-}
-
 /// 200 for a HEAD that GET would answer otherwise: never to be stored for that GET.
 fn warmed_up() -> Response<Body> {
     let mut response = Response::new(Body::default());
@@ -459,16 +465,5 @@ mod tests {
         assert_eq!(response.body().length(), 0);
         let response = without_body(Response::new(Body::of_length(1 << 40)));
         assert_eq!(response.headers()["content-length"], "1099511627776");
-    }
-
-    #[test]
-    fn a_redirect_cannot_be_made_into_another_header() {
-        let answer = redirect(301, "./a/?b\r\nX-Injected: 1", &CachePolicy::NEVER);
-        assert_eq!(answer.unwrap_err().status(), 400);
-        let answer = redirect(308, "./a/?b=1", &CachePolicy::IMMUTABLE).unwrap();
-        assert_eq!(answer.status(), 308);
-        assert_eq!(answer.headers()["location"], "./a/?b=1");
-        let cache = answer.headers()["cache-control"].to_str().unwrap();
-        assert!(cache.contains("immutable"), "{cache}");
     }
 }

@@ -28,6 +28,7 @@ pub(super) struct Policy {
     pub(super) site: Arc<SiteConfig>,
     pub(super) origin: bool,
     pub(super) encodings: Encodings,
+    pub(super) repr_digest: bool,
     pub(super) rules: Option<Rules>,
     immutable_tags: GlobSet,
 }
@@ -44,6 +45,7 @@ impl Policies {
                 listing: repo.listing.unwrap_or(config.listing),
                 cache: repo.cache.unwrap_or(config.cache),
                 site: Arc::new(repo.site.clone()),
+                repr_digest: repo.repr_digest.unwrap_or(config.repr_digest),
                 origin: repo.origin || (any_origin && !configured),
                 encodings: repo.encodings.unwrap_or(config.encodings),
                 rules: Rules::new(&repo.replacements),
