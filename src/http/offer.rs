@@ -1,7 +1,7 @@
 //! What a file is sent as: its own bytes, a sidecar of the image, or a variant of ours. RFC 9110 §12.
 //!
 //! 1. What there is: the sidecars beside the file, our variants that are ready, those that can be made.
-//! 2. What the request accepts ([`encoding`](super::encoding)); a range without If-Range is of the file's own bytes, one
+//! 2. What the request accepts ([`encoding`]); a range without If-Range is of the file's own bytes, one
 //!    with it is of what its ETag names.
 //! 3. If a better one could be there, it is asked for, and the answer is not settled.
 
