@@ -1,4 +1,4 @@
-//! Images of our own making, by umoci: OCI layouts of one layer.
+//! Images of our own making, by umoci: OCI layouts of one layer, and more.
 
 use crate::binary::text;
 use crate::parts::{installed, run};
@@ -23,8 +23,36 @@ impl Layout {
         };
         let site = layout.path("root").join(WORKDIR.trim_start_matches('/'));
         site_in(&site, words);
-        let (image, root) = (layout.image(), layout.path("root"));
-        let oci = layout.oci();
+        layout.insert();
+        layout
+    }
+
+    /// One image `v1` of one layer, with directories of this machine's own root, and its links there.
+    pub fn of_this_machine(directories: &[&str]) -> Layout {
+        installed();
+        let layout = Layout {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        };
+        let root = layout.path("root");
+        for directory in directories {
+            let target = root.join(directory.trim_start_matches('/'));
+            let parent = target.parent().expect("a parent");
+            std::fs::create_dir_all(parent).expect("a directory");
+            run("cp", &["-a", directory, text(parent)], b"");
+        }
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            if let Ok(link) = std::fs::read_link(Path::new("/").join(name)) {
+                symlink(link, root.join(name)).expect("a link");
+            }
+        }
+        layout.insert();
+        layout
+    }
+
+    /// The image `v1` of the files in `root`.
+    fn insert(&self) {
+        let (image, root) = (self.image(), self.path("root"));
+        let oci = self.oci();
         run("umoci", &["init", "--layout", text(&oci)], b"");
         run("umoci", &["new", "--image", &image], b"");
         let mut insert = vec!["insert", "--image", &image];
@@ -33,7 +61,29 @@ impl Layout {
         }
         insert.extend([text(&root), "/"]);
         run("umoci", &insert, b"");
-        layout
+    }
+
+    /// Adds so many layers: each is what `change` does to the unpacked root.
+    pub fn add_layers(&self, count: usize, mut change: impl FnMut(&Path)) {
+        let bundle = self.path("changing");
+        let image = self.image();
+        let mut unpack = vec!["unpack", "--image", &image];
+        if !rustix::process::geteuid().is_root() {
+            unpack.push("--rootless");
+        }
+        unpack.push(text(&bundle));
+        run("umoci", &unpack, b"");
+        for _ in 0..count {
+            change(&bundle.join("rootfs"));
+            let repack = [
+                "repack",
+                "--refresh-bundle",
+                "--image",
+                &image,
+                text(&bundle),
+            ];
+            run("umoci", &repack, b"");
+        }
     }
 
     /// The OCI layout's directory.

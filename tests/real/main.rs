@@ -12,6 +12,7 @@
 mod binary;
 mod disk;
 mod kill;
+mod layered;
 mod layouts;
 mod metrics;
 mod parts;

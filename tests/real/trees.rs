@@ -30,14 +30,29 @@ async fn every_path_is_served_as_umoci_unpacks_it() {
     let home = Home::new();
     let blobserve = home.serve(&json!({"repos": {format!("{}/team/app", registry.host()): {}}}));
 
+    let (files, directories, nothing) = is_the_tree(&blobserve, &prefix, &root).await;
+    // The site has them all: the comparison was one.
+    assert!(
+        files > 500 && directories >= 12 && nothing >= 4,
+        "{files} files, {directories} directories, {nothing} dead links"
+    );
+}
+
+/// Asks for every path below `root` at `prefix`, and for nothing that is not there. How many files,
+/// directories, and links that lead nowhere there are.
+pub async fn is_the_tree(
+    blobserve: &Blobserve,
+    prefix: &str,
+    root: &Path,
+) -> (usize, usize, usize) {
     let mut paths = Vec::new();
-    walk(&root, Path::new(""), &mut paths);
+    walk(root, Path::new(""), &mut paths);
     let (mut files, mut directories, mut nothing) = (0, 0, 0);
     for path in &paths {
         let url = format!("{prefix}{}", encoded(path));
-        match find(&root, path) {
+        match find(root, path) {
             Found::File(file) => {
-                is_served(&blobserve, &url, &file).await;
+                is_served(blobserve, &url, &file).await;
                 files += 1;
             }
             Found::Directory => {
@@ -57,11 +72,7 @@ async fn every_path_is_served_as_umoci_unpacks_it() {
             }
         }
     }
-    // The site has them all: the comparison was one.
-    assert!(
-        files > 500 && directories >= 12 && nothing >= 4,
-        "{files} files, {directories} directories, {nothing} dead links"
-    );
+    (files, directories, nothing)
 }
 
 /// The body has the bytes and the length of `file`.
