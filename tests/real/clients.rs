@@ -132,7 +132,8 @@ async fn httplint_finds_no_error_in_any_kind_of_answer() {
         site.registry.name("team/app"),
         site.pushed.digest
     );
-    let table: [(&str, &str, &[(&str, &str)], u16); 11] = [
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16);
+    let table: [Case<'_>; 11] = [
         ("GET", &text_file, &[], 200),
         ("HEAD", &text_file, &[], 200),
         ("GET", &by_digest, &[], 200),
