@@ -230,10 +230,14 @@ pub struct RegistryConfig {
     pub ca: Option<PathBuf>,
     /// Serve this host from an OCI image layout directory, without a network.
     pub layout: Option<PathBuf>,
+    /// Serve this host from an image archive (oci-archive or docker-archive), without a network.
+    pub archive: Option<PathBuf>,
     /// Hosts (`host[:port]`) other than the registry's that its token realm may name.
     pub token_hosts: Vec<String>,
     /// Tried in order before the registry itself.
     pub mirrors: Vec<String>,
+    /// Mirrors say what tags mean, too.
+    pub mirror_tags: bool,
 }
 
 /// `repos.<name>`.

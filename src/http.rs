@@ -19,7 +19,6 @@ mod directory;
 mod encoding;
 mod error;
 mod fields;
-mod frames;
 mod host;
 mod hosts;
 mod http1;

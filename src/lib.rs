@@ -10,7 +10,8 @@
 //!    decisions in it (ranges, conditions, content types, cache policy).
 //! 4. [`images`]: the facade. A reference becomes a view of files; one flight
 //!    per thing; freshness of tags.
-//! 5. [`registry`]: manifests and blobs from registries and OCI layouts.
+//! 5. [`registry`]: manifests and blobs from registries and OCI layouts; [`archive`]: tar files
+//!    of images, as layouts.
 //! 6. [`unpack`], [`modify`] and [`encode`]: a compressed layer becomes a pack, verified; a
 //!    pack becomes a side pack with replacements applied, or with encoded variants of files.
 //! 7. [`pack`]: the file format that a layer is stored and served in.
@@ -23,6 +24,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod archive;
 pub mod blobspace;
 pub mod cli;
 pub mod config;

@@ -22,6 +22,11 @@ pub const MAX_LAYERS: usize = 1_000;
 /// Entries of one index.
 pub const MAX_ENTRIES: usize = 10_000;
 
+/// The annotation that names a tag, in an OCI layout's index.json.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation that names repository and tag there, as containerd, BuildKit and `docker save` write it.
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
 /// The media types that a manifest request accepts, most wanted first.
 pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \

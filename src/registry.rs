@@ -1,5 +1,5 @@
 //! Manifests and blobs, from registries (OCI distribution specification) and from
-//! OCI image layout directories. Knows no tar and no layout of our own disk.
+//! OCI image layouts, in directories and in archives. Knows no tar and no layout of our own disk.
 //!
 //! What a caller may rely on: manifests and configurations are returned only when
 //! their bytes match the digest asked for and stay within the size allowed; what can
@@ -7,18 +7,19 @@
 //! final for this attempt; credentials go where BEHAVIOUR, Security lets them go, and
 //! nowhere else. Layer bytes are *not* verified here: `unpack` does that.
 //!
-//! A host is a registry or, with `registries.<host>.layout`, a directory. From the outside in:
+//! A host is a registry or, with `registries.<host>.layout` or `.archive`, a directory or a file. From the outside in:
 //!
 //! | file | decides |
 //! |---|---|
 //! | `site` | scheme, API host, mirrors and trust roots of a host; which hosts the operator named |
 //! | `client` | sources in order, authorization, redirects, verification |
-//! | `blob`, `layout` | downloads that resume; directories |
+//! | `blob` | downloads that resume, and go on elsewhere |
+//! | `layout`, `store` | what an OCI layout says; what holds its files: the border of all that is no registry |
 //! | `retry` | what can pass, and how long to wait |
 //! | `auth`, `realm`, `challenge`, `credentials` | who gets which credential |
 //! | `transport`, `address` | one exchange: which addresses, how long |
 //!
-//! Invariants: a mirror is only asked for what a digest names; a credential leaves through
+//! Invariants: a mirror is only asked for what a digest names (tags too, with `mirrorTags`); a credential leaves through
 //! `client` (to the host it is for) and `auth` (to a realm that `realm` trusts), nowhere else; a
 //! layer's `urls` are never read.
 
@@ -33,6 +34,7 @@ mod layout;
 mod realm;
 mod retry;
 mod site;
+mod store;
 mod transport;
 
 use crate::config::Config;
@@ -109,6 +111,33 @@ impl Blob {
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         self.0.next().await
     }
+
+    /// Ends it; who gave its bytes.
+    pub fn into_source(self) -> BlobSource {
+        self.0.source()
+    }
+}
+
+/// Who gave the bytes of a blob, for when they turn out to be others than its digest names.
+pub struct BlobSource {
+    client: Option<Arc<Client>>,
+    mirrors: Vec<Arc<str>>,
+}
+
+impl BlobSource {
+    /// The bytes were wrong. Adds the mirrors that gave any of them to those that are `avoided`, and leaves them
+    /// alone for a while; false if there were none, so that it is the registry itself that is wrong.
+    pub fn distrust(self, avoided: &mut Vec<Arc<str>>) -> bool {
+        let Some(client) = self.client else {
+            return false;
+        };
+        for mirror in &self.mirrors {
+            client.mirror_lied(mirror);
+        }
+        let any = !self.mirrors.is_empty();
+        avoided.extend(self.mirrors);
+        any
+    }
 }
 
 impl Registries {
@@ -132,12 +161,8 @@ impl Registries {
     }
 
     fn layout(&self, repository: &Repository) -> Option<Layout> {
-        let directory = self.client.sites.layout(repository.host())?;
-        Some(Layout::new(
-            directory,
-            repository,
-            self.client.manifest_bytes,
-        ))
+        let store = self.client.sites.store(repository.host())?;
+        Some(Layout::new(store, repository, self.client.manifest_bytes))
     }
 
     /// Asks what a tag means now (HEAD; GET where a registry does not answer HEAD with a digest).
@@ -150,33 +175,36 @@ impl Registries {
             return layout.resolve(tag).await;
         }
         let client = &*self.client;
-        let site = &client.site(repository)?;
+        let sources = client.sources_of_tags(repository)?;
         let mut call = Call::new(Method::HEAD, format!("manifests/{tag}"));
         call.accept = Some(oci::ACCEPT);
         let call = &call;
-        let once = || async move {
-            let response = client.authorized(site, repository, call).await?;
-            match response.status() {
-                StatusCode::OK => Ok(client::content_digest(&response)),
-                // No HEAD here: the GET below tells.
-                StatusCode::NOT_IMPLEMENTED => Ok(None),
-                status => match retry::refusal(status, response.headers()) {
-                    failure if failure.kind == RegistryErrorKind::Wrong => Ok(None),
-                    failure => Err(failure),
-                },
-            }
-        };
         let version = Version::Tag(tag.into());
-        match client.retries().run(once).await {
-            Ok(Some(digest)) => Ok(digest),
-            Ok(None) => self
-                .manifest(repository, &version)
-                .await
-                .map(|document| document.digest),
-            Err((failure, attempts)) => {
-                Err(failure.name(&site.host, &manifest_of(repository, &version), attempts))
+        for (i, site) in sources.iter().enumerate() {
+            let once = || async move {
+                let response = client.authorized(site, repository, call).await?;
+                match response.status() {
+                    StatusCode::OK => Ok(client::content_digest(&response)),
+                    // No HEAD here: the GET below tells.
+                    StatusCode::NOT_IMPLEMENTED => Ok(None),
+                    status => match retry::refusal(status, response.headers()) {
+                        failure if failure.kind == RegistryErrorKind::Wrong => Ok(None),
+                        failure => Err(failure),
+                    },
+                }
+            };
+            match client.patience(site).run(once).await {
+                Ok(Some(digest)) => return Ok(digest),
+                Ok(None) => break,
+                Err((failure, _)) if i + 1 < sources.len() => client.mirror_failed(site, &failure),
+                Err((failure, attempts)) => {
+                    let what = manifest_of(repository, &version);
+                    return Err(failure.name(&site.host, &what, attempts));
+                }
             }
         }
+        let document = self.manifest(repository, &version).await;
+        document.map(|document| document.digest)
     }
 
     /// Fetches a manifest or index, by tag or by digest, of at most `limits.manifestBytes`.
@@ -189,7 +217,10 @@ impl Registries {
             return layout.manifest(version).await;
         }
         let (digest, sources, name) = match version {
-            Version::Tag(tag) => (None, vec![self.client.site(repository)?], tag.to_string()),
+            Version::Tag(tag) => {
+                let sources = self.client.sources_of_tags(repository)?;
+                (None, sources, tag.to_string())
+            }
             Version::Digest(digest) => (
                 Some(*digest),
                 self.client.sources(repository)?,
@@ -239,17 +270,19 @@ impl Registries {
     }
 
     /// Starts a download. Returns before the first byte of the body has come, after the headers have.
+    /// Mirrors that are to be `avoided` are not asked, see [`BlobSource::distrust`].
     pub async fn blob(
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
+        avoided: &[Arc<str>],
     ) -> Result<Blob, RegistryError> {
         if let Some(layout) = self.layout(repository) {
             let file = layout.blob(descriptor).await?;
             return Ok(Blob(blob::Stream::file(file, descriptor.size)));
         }
         let (client, repository) = (self.client.clone(), repository.clone());
-        blob::Stream::start(client, repository, descriptor.clone())
+        blob::Stream::start(client, repository, descriptor.clone(), avoided.to_vec())
             .await
             .map(Blob)
     }
@@ -268,8 +301,8 @@ impl Registries {
 
     /// For readiness: the host's name resolves (1 s) and `/v2/` answers at all.
     pub async fn check(&self, host: &str) -> Result<(), RegistryError> {
-        match self.client.sites.layout(host) {
-            Some(directory) => layout::check(host, directory).await,
+        match self.client.sites.store(host) {
+            Some(store) => layout::check(host, store).await,
             None => self.client.check(host).await,
         }
     }

@@ -15,7 +15,7 @@ mod policy;
 mod sink;
 mod source;
 mod stages;
-mod tar;
+pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
 

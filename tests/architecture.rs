@@ -101,8 +101,14 @@ const RULES: &[Rule] = &[
         because: "unpacking reads a `Read` and writes a `Write`",
     },
     Rule {
+        module: "archive",
+        may_name: &["digest", "oci", "unpack"],
+        must_not_name: OUTSIDE,
+        because: "an archive is a file",
+    },
+    Rule {
         module: "registry",
-        may_name: &["config", "digest", "metrics", "oci", "reference"],
+        may_name: &["archive", "config", "digest", "metrics", "oci", "reference"],
         must_not_name: &["axum", "flate2", "memmap2", "tar"],
         because: "a registry knows nothing of tar and of our disk",
     },

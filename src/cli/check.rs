@@ -90,6 +90,10 @@ fn absent(config: &Config) -> Vec<String> {
             format!("registries.{host:?}.layout"),
             registry.layout.as_ref(),
         ));
+        named.push((
+            format!("registries.{host:?}.archive"),
+            registry.archive.as_ref(),
+        ));
     }
     let note = |(key, path): (String, Option<&std::path::PathBuf>)| {
         let path = path.filter(|path| !path.exists())?;

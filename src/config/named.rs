@@ -12,7 +12,15 @@ use crate::reference::{Repository, canonical_host};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-pub(super) const REGISTRY: &[&str] = &["plainHttp", "ca", "layout", "tokenHosts", "mirrors"];
+pub(super) const REGISTRY: &[&str] = &[
+    "plainHttp",
+    "ca",
+    "layout",
+    "archive",
+    "tokenHosts",
+    "mirrors",
+    "mirrorTags",
+];
 pub(super) const REPO: &[&str] = &[
     "prePull",
     "workdir",
@@ -66,16 +74,33 @@ fn registry(reader: &mut Reader<'_>, node: &Node, at: &str, base: &Path) -> Regi
         plain_http: reader.flag(section.get("plainHttp")).unwrap_or(false),
         ca: path(reader, section.get("ca"), base),
         layout: path(reader, section.get("layout"), base),
+        archive: path(reader, section.get("archive"), base),
         token_hosts: reader.texts(section.get("tokenHosts"), host),
         mirrors: reader.texts(section.get("mirrors"), host),
+        mirror_tags: reader.flag(section.get("mirrorTags")).unwrap_or(false),
     };
     let networked = config.plain_http
         || config.ca.is_some()
         || !config.token_hosts.is_empty()
         || !config.mirrors.is_empty();
-    if config.layout.is_some() && networked {
-        let message = "a layout is read without a network: remove the other keys of this registry, or this one";
-        reader.error(section.line, &section.path_of("layout"), message);
+    for (key, what, there) in [
+        ("layout", "a layout", config.layout.is_some()),
+        ("archive", "an archive", config.archive.is_some()),
+    ] {
+        if there && networked {
+            let message = format!(
+                "{what} is read without a network: remove the other keys of this registry, or this one"
+            );
+            reader.error(section.line, &section.path_of(key), &message);
+        }
+    }
+    if config.layout.is_some() && config.archive.is_some() {
+        let message = "a host has one source: remove `archive` or `layout`";
+        reader.error(section.line, &section.path_of("archive"), message);
+    }
+    if config.mirror_tags && config.mirrors.is_empty() {
+        let message = "there are no `mirrors` to ask: name them, or remove this";
+        reader.error(section.line, &section.path_of("mirrorTags"), message);
     }
     if config.plain_http && config.ca.is_some() {
         let message = "plain HTTP has no certificates: remove `ca` or `plainHttp`";

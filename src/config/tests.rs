@@ -322,6 +322,18 @@ fn what_cannot_be_meant_is_refused() {
             "registries.\"a.b\".layout: a layout is read without a network",
         ),
         (
+            registry("archive: x.tar\n    mirrors: [m.example]"),
+            "registries.\"a.b\".archive: an archive is read without a network",
+        ),
+        (
+            registry("archive: x.tar\n    layout: x"),
+            "registries.\"a.b\".archive: a host has one source",
+        ),
+        (
+            registry("mirrorTags: true"),
+            "registries.\"a.b\".mirrorTags: there are no `mirrors`",
+        ),
+        (
             registry("ca: x\n    plainHttp: true"),
             "registries.\"a.b\".ca: plain HTTP has no certificates",
         ),
@@ -432,9 +444,11 @@ blobserve:
   registries:
     Index.docker.io:
       mirrors: ['Mirror.example:5000', '[::1]:5000']
+      mirrorTags: true
       tokenHosts: [auth.docker.io]
       ca: certs/ca.pem
     demo.localhost: {layout: demo/layout}
+    saved.localhost: {archive: saved.tar}
     LOCALHOST:5000: {plainHttp: true}
   repos:
     a.b/c:
@@ -481,10 +495,15 @@ blobserve:
         ca: Some("/etc/b/certs/ca.pem".into()),
         token_hosts: vec!["auth.docker.io".into()],
         mirrors: vec!["mirror.example:5000".into(), "[::1]:5000".into()],
+        mirror_tags: true,
         ..RegistryConfig::default()
     };
     let demo = RegistryConfig {
         layout: Some("/etc/b/demo/layout".into()),
+        ..RegistryConfig::default()
+    };
+    let saved = RegistryConfig {
+        archive: Some("/etc/b/saved.tar".into()),
         ..RegistryConfig::default()
     };
     let local = RegistryConfig {
@@ -494,6 +513,7 @@ blobserve:
     let registries = [
         ("docker.io", hub),
         ("demo.localhost", demo),
+        ("saved.localhost", saved),
         ("localhost:5000", local),
     ];
     assert_eq!(

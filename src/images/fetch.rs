@@ -58,6 +58,8 @@ enum Failure {
     Contended,
     /// The index needs more memory than was granted.
     Memory,
+    /// A mirror gave wrong bytes; it is avoided from now on.
+    Mirror,
 }
 
 /// A failed fetch.
@@ -106,9 +108,13 @@ impl Fetcher {
         repository: &Repository,
         expected: &Expected,
     ) -> Result<Lease<Pack>, Failed> {
-        let mut index = INDEX;
+        let (mut index, mut avoided) = (INDEX, Vec::new());
         for attempt in 0..CONTENDED_ATTEMPTS {
-            match self.attempt(repository, expected, index).await {
+            let outcome = self
+                .attempt(repository, expected, index, &mut avoided)
+                .await;
+            match outcome {
+                Err(Failure::Mirror) => {}
                 Ok(lease) => return Ok(lease),
                 Err(Failure::Final(error)) => {
                     return Err(Failed {
@@ -158,8 +164,29 @@ impl Fetcher {
         repository: &Repository,
         expected: &Expected,
     ) -> Result<(), ImageError> {
+        let mut avoided = Vec::new();
+        loop {
+            match self.verify_once(repository, expected, &mut avoided).await {
+                Ok(()) => return Ok(()),
+                // Each time there is one more that is avoided.
+                Err(Failure::Mirror) => {}
+                Err(Failure::Final(error) | Failure::Fault(error)) => return Err(error),
+                Err(Failure::Contended | Failure::Memory) => {
+                    let text = "a verification asked for space";
+                    return Err(ImageError::Internal(text.into()));
+                }
+            }
+        }
+    }
+
+    async fn verify_once(
+        &self,
+        repository: &Repository,
+        expected: &Expected,
+        avoided: &mut Vec<Arc<str>>,
+    ) -> Result<(), Failure> {
         let (wanted, size) = (expected.digest, expected.size);
-        let checked = self.stream(repository, expected, PIPELINE, move |mut bytes| {
+        let check = move |mut bytes: pipe::Reader| {
             let (mut hasher, mut count) = (wanted.hasher(), 0);
             let mut buffer = vec![0; 1 << 18];
             loop {
@@ -180,13 +207,9 @@ impl Fetcher {
                 found if found == wanted => Ok(()),
                 found => Err(UnpackError::Mismatch(format!("has digest {found}"))),
             }
-        });
-        checked.await.map_err(|failure| match failure {
-            Failure::Final(error) | Failure::Fault(error) => error,
-            Failure::Contended | Failure::Memory => {
-                ImageError::Internal("a verification asked for space".into())
-            }
-        })
+        };
+        self.stream(repository, expected, PIPELINE, avoided, check)
+            .await
     }
 
     async fn attempt(
@@ -194,6 +217,7 @@ impl Fetcher {
         repository: &Repository,
         expected: &Expected,
         index_bytes: u64,
+        avoided: &mut Vec<Arc<str>>,
     ) -> Result<Lease<Pack>, Failure> {
         let key = base_key(&expected.digest);
         let (blobspace, limits, layer) = (
@@ -203,7 +227,7 @@ impl Fetcher {
         );
         let (unpacking, cores) = (self.unpacking.clone(), self.cores);
         let (ledger, owner) = (self.ledger.clone(), repository.clone());
-        self.stream(repository, expected, PIPELINE + index_bytes, move |bytes| {
+        let consume = move |bytes| {
             let busy = Busy::new(&unpacking);
             let threads = if busy.count() < cores {
                 Threads::Three
@@ -218,8 +242,10 @@ impl Fetcher {
             let (reservation, _) = unpack(bytes, &layer, &limits, &resources, reservation)?;
             ledger.claim_before_seal(&owner, layer.digest);
             reservation.commit().map_err(as_write)
-        })
-        .await
+        };
+        let memory = PIPELINE + index_bytes;
+        self.stream(repository, expected, memory, avoided, consume)
+            .await
     }
 
     /// Runs a download into `consume`, which reads it on a blocking thread.
@@ -228,6 +254,7 @@ impl Fetcher {
         repository: &Repository,
         expected: &Expected,
         memory: u64,
+        avoided: &mut Vec<Arc<str>>,
         consume: impl FnOnce(pipe::Reader) -> Result<T, UnpackError> + Send + 'static,
     ) -> Result<T, Failure> {
         let mut slot = self.pool.enter(repository.host(), memory).await;
@@ -238,7 +265,7 @@ impl Fetcher {
             urls: Vec::new(),
             annotations: BTreeMap::new(),
         };
-        let opening = self.registries.blob(repository, &descriptor);
+        let opening = self.registries.blob(repository, &descriptor, avoided);
         let mut blob = self
             .patiently(&mut slot, opening)
             .await
@@ -267,7 +294,7 @@ impl Fetcher {
                 slot.run().await;
             }
         }
-        drop(blob);
+        let source = blob.into_source();
         match &broken {
             None => sender.end(),
             Some(_) => drop(sender),
@@ -277,7 +304,12 @@ impl Fetcher {
             let text = format!("{}: unpacking it failed", named(repository, expected));
             return Err(Failure::Final(ImageError::Internal(text.into())));
         };
-        outcome.map_err(|error| self.failure(repository, expected, error, broken))
+        outcome.map_err(
+            |error| match is_of_bytes(&error) && source.distrust(avoided) {
+                true => Failure::Mirror,
+                false => self.failure(repository, expected, error, broken),
+            },
+        )
     }
 
     async fn next(&self, slot: &mut Slot, blob: &mut Blob) -> Result<Option<Bytes>, ImageError> {
@@ -347,6 +379,12 @@ impl Fetcher {
             }
         }
     }
+}
+
+/// Whether other bytes might have ended otherwise. A cap ends the reading before the digest is known, so that a
+/// refusal too may be a mirror's lie.
+fn is_of_bytes(error: &UnpackError) -> bool {
+    matches!(error, UnpackError::Mismatch(_) | UnpackError::Refused(_))
 }
 
 /// Counts an unpack under way.

@@ -175,7 +175,7 @@ fn entry(member: &str, mut raw: RawDescriptor) -> Result<IndexEntry, DocumentErr
     let annotation = |name: &str| descriptor.annotations.get(name).cloned();
     Ok(IndexEntry {
         attestation: unknown || annotation("vnd.docker.reference.type").is_some(),
-        ref_name: annotation("org.opencontainers.image.ref.name"),
+        ref_name: annotation(super::REF_NAME),
         descriptor,
         platform,
     })

@@ -25,6 +25,8 @@ struct Download {
     client: Arc<Client>,
     repository: Repository,
     descriptor: Descriptor,
+    /// Mirrors that are not asked.
+    avoided: Vec<Arc<str>>,
 }
 
 /// The answer that bytes come from.
@@ -32,7 +34,7 @@ struct Opened {
     response: Response,
     /// Bytes to drop first: the source does not do ranges.
     skip: u64,
-    host: Arc<str>,
+    site: Box<Site>,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Opened, RegistryError>> + Send>>;
@@ -56,6 +58,8 @@ pub(super) struct Stream {
     /// When waiting for the next byte ends; set at the first wait for it, so that the time
     /// in which nobody asked does not count.
     deadline: Option<Instant>,
+    /// Mirrors that gave bytes.
+    mirrors: Vec<Arc<str>>,
 }
 
 impl Stream {
@@ -64,16 +68,20 @@ impl Stream {
         client: Arc<Client>,
         repository: Repository,
         descriptor: Descriptor,
+        avoided: Vec<Arc<str>>,
     ) -> Result<Stream, RegistryError> {
         let left = descriptor.size.saturating_add(1);
         let download = Download {
             client,
             repository,
             descriptor,
+            avoided,
         };
         let opened = open(download.clone(), 0).await?;
+        let mirrors = opened.mirror().into_iter().collect();
         let (state, download) = (State::Reading(opened), Some(download));
         Ok(Stream {
+            mirrors,
             download,
             state,
             left,
@@ -87,6 +95,7 @@ impl Stream {
     pub(super) fn file(file: FileBlob, size: u64) -> Stream {
         let (state, left) = (State::File(file), size.saturating_add(1));
         Stream {
+            mirrors: Vec::new(),
             download: None,
             state,
             left,
@@ -108,7 +117,9 @@ impl Stream {
                 State::Opening(opening) => {
                     let opened = opening.await;
                     self.state = State::Done;
-                    self.state = State::Reading(opened?);
+                    let opened = opened?;
+                    self.mirrors.extend(opened.mirror());
+                    self.state = State::Reading(opened);
                     self.deadline = None;
                     continue;
                 }
@@ -141,7 +152,12 @@ impl Stream {
             Ok(piece) => piece,
             Err(_) => {
                 let failure = Failure::silent(download.client.transport.stalled());
-                let error = failure.name(&opened.host, &download.what(), 1);
+                if opened.site.mirrors.is_some() {
+                    download.client.mirror_failed(&opened.site, &failure);
+                    self.deadline = None;
+                    return self.resume();
+                }
+                let error = failure.name(&opened.site.host, &download.what(), 1);
                 self.state = State::Done;
                 return Err(error);
             }
@@ -158,7 +174,21 @@ impl Stream {
             _ if self.returned >= download.descriptor.size => Ok(Step::Piece(None)),
             // A proper end, if too early: `unpack` tells that the blob is short.
             Ok(None) if framed(&opened.response) => Ok(Step::Piece(None)),
-            _ => self.resume(),
+            _ => {
+                if opened.site.mirrors.is_some() {
+                    let failure = Failure::passing("the connection broke");
+                    download.client.mirror_failed(&opened.site, &failure);
+                }
+                self.resume()
+            }
+        }
+    }
+
+    /// See [`super::BlobSource`].
+    pub(super) fn source(self) -> super::BlobSource {
+        super::BlobSource {
+            client: self.download.map(|download| download.client),
+            mirrors: self.mirrors,
         }
     }
 
@@ -187,6 +217,12 @@ impl Stream {
     }
 }
 
+impl Opened {
+    fn mirror(&self) -> Option<Arc<str>> {
+        self.site.mirrors.as_ref().map(|_| self.site.host.clone())
+    }
+}
+
 enum Step {
     Piece(Option<Bytes>),
     Again,
@@ -210,10 +246,12 @@ async fn open(download: Download, from: u64) -> Result<Opened, RegistryError> {
         client,
         repository,
         descriptor,
+        avoided,
     } = &download;
     let mut call = Call::new(Method::GET, format!("blobs/{}", descriptor.digest));
     call.from = from;
-    let sources = client.sources(repository)?;
+    let mut sources = client.sources(repository)?;
+    sources.retain(|site| site.mirrors.is_none() || !avoided.contains(&site.host));
     for (i, site) in sources.iter().enumerate() {
         let once = || open_once(client, site, repository, &call);
         match client.patience(site).run(once).await {
@@ -247,7 +285,7 @@ async fn open_once(
     Ok(Opened {
         response,
         skip,
-        host: site.host.clone(),
+        site: Box::new(site.clone()),
     })
 }
 

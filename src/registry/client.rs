@@ -124,13 +124,35 @@ impl Client {
         Ok(sources)
     }
 
+    /// Who says what a tag means: the registry itself, since a mirror may be late; before it its mirrors, if
+    /// they were configured so.
+    pub(super) fn sources_of_tags(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<Site>, RegistryError> {
+        match self.sites.mirrors_tags(repository.host()) {
+            true => self.sources(repository),
+            false => Ok(vec![self.site(repository)?]),
+        }
+    }
+
     /// Notes that a mirror failed; one that only lacks the thing did not.
     pub(super) fn mirror_failed(&self, site: &Site, failure: &Failure) {
         tracing::debug!("mirror {}: {}", site.host, failure.text);
         if failure.kind != RegistryErrorKind::NotFound {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.insert(site.host.clone(), Instant::now());
+            self.leave_alone(&site.host);
         }
+    }
+
+    /// Notes that a mirror gave other bytes than a digest names.
+    pub(super) fn mirror_lied(&self, host: &Arc<str>) {
+        tracing::warn!("mirror {host}: gave other bytes than the digest names, asking elsewhere");
+        self.leave_alone(host);
+    }
+
+    fn leave_alone(&self, host: &Arc<str>) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.insert(host.clone(), Instant::now());
     }
 
     /// A mirror is asked once, the registry itself as often as it takes.

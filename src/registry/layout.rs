@@ -1,39 +1,36 @@
-//! A registry that is a directory: OCI image layout specification.
+//! A registry that is an OCI image layout, in whatever holds its files ([`Store`]).
 //!
-//! `DIR/<repository>/` if that holds `oci-layout`, else `DIR`; a tag is an entry of `index.json`
-//! with `org.opencontainers.image.ref.name` (the tag, or `repository:tag`). A layout may come
-//! from a stranger: what lies outside the directory is not read, whatever links say, and only
-//! regular files are. All reading is off the reactor.
+//! A tag is an entry of `index.json` with `org.opencontainers.image.ref.name` (the tag, or
+//! `repository:tag`). Of several, the one whose `io.containerd.image.name` is the repository. An
+//! only entry without any name is `latest`. All reading is off the reactor.
 
 use super::client::{Expected, verified};
 use super::error::Failure;
+use super::store::{Store, trouble};
 use super::{Document, RegistryError, RegistryErrorKind};
+use crate::archive::Section;
 use crate::digest::Digest;
-use crate::oci::{self, Descriptor};
+use crate::oci::{self, Descriptor, IndexEntry};
 use crate::reference::{Repository, Version};
 use bytes::Bytes;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// Bytes of one piece.
 const PIECE: usize = 256 << 10;
 
-/// One repository of a layout directory.
+/// One repository of a layout.
 pub(super) struct Layout {
-    directory: PathBuf,
+    store: Arc<dyn Store>,
     repository: Repository,
     /// `limits.manifestBytes`.
     limit: u64,
 }
 
 impl Layout {
-    pub(super) fn new(directory: &Path, repository: &Repository, limit: u64) -> Layout {
+    pub(super) fn new(store: Arc<dyn Store>, repository: &Repository, limit: u64) -> Layout {
         Layout {
-            directory: directory.to_owned(),
+            store,
             repository: repository.clone(),
             limit,
         }
@@ -78,11 +75,10 @@ impl Layout {
     /// A layer.
     pub(super) async fn blob(&self, descriptor: &Descriptor) -> Result<FileBlob, RegistryError> {
         let what = self.blob_name(&descriptor.digest);
-        let path = blob_path(&descriptor.digest);
-        let file = self.off_reactor(move |root| open(&root, &path)).await;
-        let file = file.map_err(|failure| self.name(failure, &what))?;
+        let section = self.open(blob_path(&descriptor.digest)).await;
+        let section = section.map_err(|failure| self.name(failure, &what))?;
         Ok(FileBlob {
-            file: Some(file),
+            section: Some(section),
             reading: None,
             host: self.repository.host().into(),
             what: what.into(),
@@ -91,11 +87,10 @@ impl Layout {
 
     /// Whether the blob is there.
     pub(super) async fn probe(&self, digest: &Digest) -> Result<(), RegistryError> {
-        let path = blob_path(digest);
-        let file = self
-            .off_reactor(move |root| open(&root, &path).map(drop))
-            .await;
-        file.map_err(|failure| self.name(failure, &self.blob_name(digest)))
+        let section = self.open(blob_path(digest)).await;
+        section
+            .map(drop)
+            .map_err(|failure| self.name(failure, &self.blob_name(digest)))
     }
 
     fn blob_name(&self, digest: &Digest) -> String {
@@ -112,10 +107,7 @@ impl Layout {
         size: Option<u64>,
         media_type: Option<String>,
     ) -> Result<Document, Failure> {
-        let (path, limit) = (blob_path(&digest), self.limit);
-        let bytes = self
-            .off_reactor(move |root| read(&root, &path, limit))
-            .await?;
+        let bytes = self.read(blob_path(&digest)).await?;
         verified(
             bytes,
             media_type,
@@ -129,10 +121,7 @@ impl Layout {
     }
 
     async fn entry(&self, version: Version) -> Result<Descriptor, Failure> {
-        let limit = self.limit;
-        let index = self
-            .off_reactor(move |root| read(&root, "index.json", limit))
-            .await?;
+        let index = self.read("index.json".into()).await?;
         let wrong = |why: &dyn std::fmt::Display| {
             Failure::wrong(format!("index.json of the layout: {why}"))
         };
@@ -140,21 +129,13 @@ impl Layout {
             oci::Document::Index(entries) => entries,
             oci::Document::Manifest(_) => return Err(wrong(&"is a manifest, not an index")),
         };
-        let full = self.repository.as_str();
-        let names = |name: &str| match &version {
-            Version::Digest(_) => false,
-            Version::Tag(tag) => {
-                let spelled = name.rsplit_once(':').filter(|(_, end)| *end == &**tag);
-                name == &**tag
-                    || spelled
-                        .is_some_and(|(start, _)| start == full || start == self.repository.path())
-            }
+        let found = match &version {
+            Version::Digest(digest) => (entries.iter())
+                .filter(|entry| entry.descriptor.digest == *digest)
+                .collect(),
+            Version::Tag(tag) => tagged(&entries, &self.repository, tag),
         };
-        let mut found = (entries.iter()).filter(|entry| match &version {
-            Version::Digest(digest) => entry.descriptor.digest == *digest,
-            Version::Tag(_) => entry.ref_name.as_deref().is_some_and(names),
-        });
-        let Some(first) = found.next() else {
+        let Some(first) = found.first() else {
             let mut tags: Vec<_> = entries
                 .iter()
                 .filter_map(|entry| entry.ref_name.as_deref())
@@ -164,44 +145,93 @@ impl Layout {
             let text = format!("not in the layout's index.json, which has {tags:?}");
             return Err(Failure::last(RegistryErrorKind::NotFound, text));
         };
-        if found.any(|entry| entry.descriptor.digest != first.descriptor.digest) {
+        if (found.iter()).any(|entry| entry.descriptor.digest != first.descriptor.digest) {
             return Err(wrong(&"names several images with this tag"));
         }
         Ok(first.descriptor.clone())
     }
 
-    /// Runs `work` with the layout's root, links resolved.
+    async fn open(&self, path: String) -> Result<Section, Failure> {
+        self.off_reactor(move |store, repository| store.open(repository, &path))
+            .await
+    }
+
+    async fn read(&self, path: String) -> Result<Bytes, Failure> {
+        let limit = self.limit;
+        let read = self.off_reactor(move |store, repository| {
+            let section = store.open(repository, &path)?;
+            let bytes = section
+                .read(limit)
+                .map_err(|error| trouble(&path, &error))?;
+            bytes.ok_or_else(|| Failure::wrong(format!("{path} is larger than {limit} bytes")))
+        });
+        read.await
+    }
+
+    /// Runs `work` with the store and the repository's path.
     async fn off_reactor<T: Send + 'static>(
         &self,
-        work: impl FnOnce(PathBuf) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&dyn Store, &str) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (directory, path) = (self.directory.clone(), self.repository.path().to_owned());
-        let joined = tokio::task::spawn_blocking(move || work(root(&directory, &path)?)).await;
+        let (store, path) = (self.store.clone(), self.repository.path().to_owned());
+        let joined = tokio::task::spawn_blocking(move || work(&*store, &path)).await;
         joined.unwrap_or_else(|_| Err(Failure::passing("reading the layout was cancelled")))
     }
 }
 
-/// Whether `directory` is there to be read; for readiness.
-pub(super) async fn check(host: &str, directory: &Path) -> Result<(), RegistryError> {
-    let directory = directory.to_owned();
-    let readable =
-        tokio::task::spawn_blocking(move || std::fs::read_dir(directory).map(drop)).await;
-    match readable {
-        Ok(Ok(())) => Ok(()),
-        _ => {
-            Err(Failure::passing("its layout directory cannot be read").name(host, "readiness", 1))
-        }
+/// The entries that a tag of the repository means.
+fn tagged<'e>(
+    entries: &'e [IndexEntry],
+    repository: &Repository,
+    tag: &str,
+) -> Vec<&'e IndexEntry> {
+    let full_name = |entry: &&IndexEntry| {
+        let name = entry.descriptor.annotations.get(oci::CONTAINERD_NAME);
+        name.is_some_and(|name| is_named(name, repository, tag))
+    };
+    let found: Vec<_> = entries.iter().filter(full_name).collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let named = |entry: &&IndexEntry| {
+        let Some(name) = entry.ref_name.as_deref() else {
+            return false;
+        };
+        let spelled = name.rsplit_once(':').filter(|(_, end)| *end == tag);
+        name == tag
+            || spelled.is_some_and(|(start, _)| {
+                start == repository.as_str() || start == repository.path()
+            })
+    };
+    let found: Vec<_> = entries.iter().filter(named).collect();
+    match entries {
+        [only] if found.is_empty() && tag == "latest" && only.ref_name.is_none() => vec![only],
+        _ => found,
     }
 }
 
-fn root(directory: &Path, repository: &str) -> Result<PathBuf, Failure> {
-    let base =
-        std::fs::canonicalize(directory).map_err(|error| trouble("layout directory", &error))?;
-    // A repository's own directory, if a link, may not lead out either.
-    match std::fs::canonicalize(base.join(repository)) {
-        Ok(own) if own.starts_with(&base) && own.join("oci-layout").is_file() => Ok(own),
-        _ => Ok(base),
+/// Whether `docker.io/library/app:v1`, or `app:v1`, is this tag of the repository: with its own host, or with
+/// any host that was there when the image was saved.
+fn is_named(name: &str, repository: &Repository, tag: &str) -> bool {
+    let Some((start, end)) = name.rsplit_once(':') else {
+        return false;
+    };
+    if end != tag {
+        return false;
     }
+    let own = repository.path();
+    start == own
+        || start == repository.as_str()
+        || Repository::parse(start).is_ok_and(|said| {
+            said.path() == own || said.path().strip_prefix("library/") == Some(own)
+        })
+}
+
+/// Whether the layouts of `host` can be read; for readiness.
+pub(super) async fn check(host: &str, store: Arc<dyn Store>) -> Result<(), RegistryError> {
+    let checked = tokio::task::spawn_blocking(move || store.check()).await;
+    let checked = checked.unwrap_or_else(|_| Err(Failure::passing("reading was cancelled")));
+    checked.map_err(|failure| failure.name(host, "readiness", 1))
 }
 
 fn blob_path(digest: &Digest) -> String {
@@ -209,55 +239,11 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}", text.replacen(':', "/", 1))
 }
 
-/// Opens a regular file below `root`. Links are followed only within it.
-fn open(root: &Path, path: &str) -> Result<File, Failure> {
-    let real = std::fs::canonicalize(root.join(path)).map_err(|error| trouble(path, &error))?;
-    if !real.starts_with(root) {
-        return Err(Failure::wrong(format!("{path} leads out of the layout")));
-    }
-    // NONBLOCK: a fifo would hold the thread for ever.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags).open(real);
-    let file = file.map_err(|error| trouble(path, &error))?;
-    match file.metadata() {
-        Ok(meta) if meta.is_file() => Ok(file),
-        Ok(_) => Err(Failure::wrong(format!("{path} is not a regular file"))),
-        Err(error) => Err(trouble(path, &error)),
-    }
-}
-
-fn read(root: &Path, path: &str, limit: u64) -> Result<Bytes, Failure> {
-    let mut bytes = Vec::new();
-    let file = open(root, path)?;
-    file.take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|error| trouble(path, &error))?;
-    match bytes.len() as u64 > limit {
-        true => Err(Failure::wrong(format!(
-            "{path} is larger than {limit} bytes"
-        ))),
-        false => Ok(bytes.into()),
-    }
-}
-
-fn trouble(path: &str, error: &std::io::Error) -> Failure {
-    let text = format!("{path}: {}", error.kind());
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            Failure::last(RegistryErrorKind::NotFound, text)
-        }
-        _ => Failure {
-            transient: false,
-            ..Failure::passing(text)
-        },
-    }
-}
-
 /// A blob's file as it is read.
 pub(super) struct FileBlob {
-    file: Option<File>,
+    section: Option<Section>,
     /// Kept here, so that a `next` that is dropped loses nothing.
-    reading: Option<JoinHandle<(File, std::io::Result<Bytes>)>>,
+    reading: Option<JoinHandle<(Section, std::io::Result<Bytes>)>>,
     host: Arc<str>,
     what: Arc<str>,
 }
@@ -265,11 +251,10 @@ pub(super) struct FileBlob {
 impl FileBlob {
     /// The next piece; None at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        if let Some(file) = self.file.take() {
+        if let Some(mut section) = self.section.take() {
             self.reading = Some(tokio::task::spawn_blocking(move || {
-                let mut bytes = Vec::with_capacity(PIECE);
-                let read = (&file).take(PIECE as u64).read_to_end(&mut bytes);
-                (file, read.map(|_| bytes.into()))
+                let read = section.take(PIECE);
+                (section, read)
             }));
         }
         let Some(reading) = &mut self.reading else {
@@ -278,8 +263,8 @@ impl FileBlob {
         let joined = reading.await;
         self.reading = None;
         let failure = match joined {
-            Ok((file, Ok(bytes))) => {
-                self.file = Some(file);
+            Ok((section, Ok(bytes))) => {
+                self.section = Some(section);
                 return Ok(Some(bytes).filter(|bytes| !bytes.is_empty()));
             }
             Ok((_, Err(error))) => trouble("file", &error),

@@ -1,5 +1,6 @@
 //! Hosts: how each is spoken to, and which of them the operator named.
 
+use super::store::{ArchiveFile, Directory, Store};
 use crate::config::{Config, ConfigError, RegistryConfig};
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -30,6 +31,8 @@ pub(super) struct Site {
 /// All hosts that the configuration speaks of.
 pub(super) struct Sites {
     registries: BTreeMap<String, RegistryConfig>,
+    /// What stands in for a host.
+    stores: BTreeMap<String, Arc<dyn Store>>,
     named: HashSet<Authority>,
     /// `registries.<host>.plainHttp`.
     plain_hosts: Vec<String>,
@@ -41,6 +44,12 @@ impl Sites {
     pub(super) fn new(config: &Config) -> Result<Sites, ConfigError> {
         let mut sites = Sites {
             registries: config.registries.clone(),
+            stores: (config.registries.iter())
+                .filter_map(|(host, registry)| {
+                    let most = config.limits.manifest_bytes;
+                    Some((host.clone(), store(registry, most)?))
+                })
+                .collect(),
             named: HashSet::new(),
             plain_hosts: (config.registries.iter())
                 .filter(|(_, registry)| registry.plain_http)
@@ -131,9 +140,14 @@ impl Sites {
             .collect()
     }
 
-    /// The layout directory that stands in for `host`.
-    pub(super) fn layout(&self, host: &str) -> Option<&Path> {
-        self.registries.get(host)?.layout.as_deref()
+    /// Whether the mirrors of `host` are asked for tags too.
+    pub(super) fn mirrors_tags(&self, host: &str) -> bool {
+        (self.registries.get(host)).is_some_and(|settings| settings.mirror_tags)
+    }
+
+    /// What stands in for `host` without a network.
+    pub(super) fn store(&self, host: &str) -> Option<Arc<dyn Store>> {
+        self.stores.get(host).cloned()
     }
 
     /// Whether the operator named this host and port.
@@ -164,6 +178,14 @@ impl Sites {
     pub(super) fn plain_hosts(&self) -> &[String] {
         &self.plain_hosts
     }
+}
+
+fn store(registry: &RegistryConfig, most_document: u64) -> Option<Arc<dyn Store>> {
+    if let Some(directory) = &registry.layout {
+        return Some(Arc::new(Directory(directory.clone())));
+    }
+    let archive = registry.archive.clone()?;
+    Some(Arc::new(ArchiveFile::new(archive, most_document)))
 }
 
 /// A mirror may be written as a URL.

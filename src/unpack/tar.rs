@@ -12,7 +12,7 @@ use pax::Pax;
 
 /// What follows a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MemberKind {
+pub(crate) enum MemberKind {
     File,
     Directory,
     Symlink,
@@ -23,19 +23,19 @@ pub(super) enum MemberKind {
 
 /// A member of the archive.
 #[derive(Debug)]
-pub(super) struct Member<'a> {
+pub(crate) struct Member<'a> {
     /// As the archive has it, not cleaned.
-    pub(super) name: &'a [u8],
-    pub(super) link: &'a [u8],
-    pub(super) kind: MemberKind,
-    pub(super) size: u64,
-    pub(super) mode: u32,
-    pub(super) mtime: i64,
+    pub(crate) name: &'a [u8],
+    pub(crate) link: &'a [u8],
+    pub(crate) kind: MemberKind,
+    pub(crate) size: u64,
+    pub(crate) mode: u32,
+    pub(crate) mtime: i64,
 }
 
 /// Why parsing stopped.
 #[derive(Debug)]
-pub(super) enum TarError<E> {
+pub(crate) enum TarError<E> {
     /// The archive is refused.
     Refused(String),
     /// A cap was passed.
@@ -45,7 +45,7 @@ pub(super) enum TarError<E> {
 }
 
 /// Where members go.
-pub(super) trait Receiver {
+pub(crate) trait Receiver {
     type Error;
     /// A member; its content follows in pieces.
     fn member(&mut self, member: &Member<'_>) -> Result<(), Self::Error>;
@@ -68,7 +68,7 @@ enum State {
 }
 
 /// The parser's state.
-pub(super) struct Parser {
+pub(crate) struct Parser {
     state: State,
     block: [u8; BLOCK],
     filled: usize,
@@ -93,7 +93,7 @@ fn text(field: &[u8]) -> &[u8] {
 
 impl Parser {
     /// `header_cap`: bytes of extension headers that one member may have.
-    pub(super) fn new(header_cap: usize) -> Parser {
+    pub(crate) fn new(header_cap: usize) -> Parser {
         Parser {
             state: State::Header,
             block: [0; BLOCK],
@@ -109,7 +109,7 @@ impl Parser {
     }
 
     /// Parses the next bytes of the archive.
-    pub(super) fn feed<R: Receiver>(
+    pub(crate) fn feed<R: Receiver>(
         &mut self,
         mut bytes: &[u8],
         to: &mut R,
@@ -176,9 +176,26 @@ impl Parser {
         Ok(())
     }
 
+    /// Passes over what is left of a member's content and its padding: the caller does not feed those bytes,
+    /// as many as this returns.
+    pub(crate) fn skip_content(&mut self) -> u64 {
+        match self.state {
+            State::Content { left, padding } => {
+                self.state = State::Header;
+                left.saturating_add(padding)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether the end-of-archive marker was read: what follows means nothing.
+    pub(crate) fn is_at_end(&self) -> bool {
+        matches!(self.state, State::End)
+    }
+
     /// To be called after the last byte. A missing end-of-archive marker is accepted at a
     /// block boundary, as Go and GNU tar do.
-    pub(super) fn finish(&self) -> Checked<()> {
+    pub(crate) fn finish(&self) -> Checked<()> {
         match &self.state {
             State::End => {}
             State::Header if self.filled == 0 => {}

@@ -403,3 +403,30 @@ async fn a_moved_tag_is_seen_and_survives_its_registry() {
     let blobserve = home.serve(&settings);
     serves(&blobserve, &image, "second").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archives_need_no_registry_either() {
+    let layout = Layout::of_a_site("archive");
+    let home = Home::new();
+    let source = format!("oci:{}", layout.image());
+    let (oci, docker) = (home.path("oci.tar"), home.path("docker.tar"));
+    for target in [
+        format!("oci-archive:{}:v1", oci.display()),
+        format!("docker-archive:{}:team/app:v1", docker.display()),
+    ] {
+        let arguments = ["--insecure-policy", "copy", "--quiet", &source, &target];
+        run("skopeo", &arguments, b"");
+    }
+    let blobserve = home.serve(&json!({
+        "repos": {
+            "oci.localhost/team/app": {"workdir": WORKDIR},
+            "docker.localhost/team/app": {"workdir": WORKDIR},
+        },
+        "registries": {
+            "oci.localhost": {"archive": oci},
+            "docker.localhost": {"archive": docker},
+        },
+    }));
+    serves(&blobserve, "oci.localhost/team/app:v1", "archive").await;
+    serves(&blobserve, "docker.localhost/team/app:v1", "archive").await;
+}

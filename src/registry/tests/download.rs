@@ -17,7 +17,7 @@ async fn all(blob: &mut Blob) -> Result<Vec<u8>, RegistryError> {
 
 async fn download(server: &Server, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
     let registries = client(&naming(&[&server.host]));
-    all(&mut registries.blob(&app(&server.host), descriptor).await?).await
+    all(&mut registries.blob(&app(&server.host), descriptor, &[]).await?).await
 }
 
 fn first(asked: &Asked) -> usize {
@@ -146,7 +146,7 @@ async fn a_stall_is_silence_and_polling_does_not_prolong_it() {
         Server::start(|_, _| answer(200).body(bytes(1_000)).fault(Fault::Stall(100))).await;
     let registries = client(&naming(&[&server.host]));
     let mut blob = registries
-        .blob(&app(&server.host), &descriptor(&content))
+        .blob(&app(&server.host), &descriptor(&content), &[])
         .await
         .expect("headers");
     let mut got = 0;
@@ -191,7 +191,7 @@ async fn a_next_that_is_dropped_loses_nothing() {
     .await;
     let registries = client(&naming(&[&server.host]));
     let mut blob = registries
-        .blob(&app(&server.host), &descriptor(&content))
+        .blob(&app(&server.host), &descriptor(&content), &[])
         .await
         .expect("headers");
     let mut out = Vec::new();
@@ -298,9 +298,102 @@ async fn a_mirror_that_tears_is_resumed_at_the_registry() {
     );
     let registries = client(&config);
     let mut blob = registries
-        .blob(&app(&upstream.host), &descriptor(&content))
+        .blob(&app(&upstream.host), &descriptor(&content), &[])
         .await
         .expect("headers");
     assert!(all(&mut blob).await.expect("blob") == content);
     assert_eq!(first(&upstream.asked()[0]), 4_000);
+}
+
+/// The configuration of `upstream` with these mirrors.
+fn mirrored(upstream: &Server, mirrors: &[&Server], mirror_tags: bool) -> Config {
+    let mut config = naming(&[&upstream.host]);
+    config.registries.insert(
+        upstream.host.clone(),
+        RegistryConfig {
+            mirrors: mirrors.iter().map(|mirror| mirror.host.clone()).collect(),
+            mirror_tags,
+            ..Default::default()
+        },
+    );
+    config
+}
+
+#[tokio::test]
+async fn a_mirror_that_falls_silent_is_left_for_the_next() {
+    let content = bytes(10_000);
+    let (served, second, original) = (content.clone(), content.clone(), content.clone());
+    let silent =
+        Server::start(move |_, _| answer(200).body(&served[..]).fault(Fault::Stall(4_000))).await;
+    let next = Server::start(move |asked, _| partial(&second, first(asked))).await;
+    let upstream = Server::start(move |asked, _| partial(&original, first(asked))).await;
+    let registries = client(&mirrored(&upstream, &[&silent, &next], false));
+    let (app, layer) = (app(&upstream.host), descriptor(&content));
+    let mut blob = registries.blob(&app, &layer, &[]).await.expect("headers");
+    assert!(all(&mut blob).await.expect("blob") == content);
+    assert_eq!(first(&next.asked()[0]), 4_000);
+    assert_eq!(upstream.asked().len(), 0);
+    let namespace = format!("?ns={}", upstream.host.replace(':', "%3A"));
+    assert!(next.asked()[0].target.ends_with(&namespace));
+}
+
+#[tokio::test]
+async fn a_mirror_that_lied_is_not_asked_again() {
+    let content = bytes(100);
+    let (lies, original) = (bytes(99), content.clone());
+    let liar = Server::start(move |_, _| answer(200).body(&lies[..])).await;
+    let upstream = Server::start(move |_, _| answer(200).body(&original[..])).await;
+    let config = mirrored(&upstream, &[&liar], false);
+    let (registries, app, layer) = (client(&config), app(&upstream.host), descriptor(&content));
+    let mut avoided = Vec::new();
+    let mut blob = registries
+        .blob(&app, &layer, &avoided)
+        .await
+        .expect("headers");
+    assert!(all(&mut blob).await.expect("bytes") != content);
+    assert!(blob.into_source().distrust(&mut avoided));
+    let mut blob = registries
+        .blob(&app, &layer, &avoided)
+        .await
+        .expect("headers");
+    assert!(all(&mut blob).await.expect("bytes") == content);
+    assert!(
+        !blob.into_source().distrust(&mut avoided),
+        "no mirror gave it"
+    );
+    assert_eq!(liar.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn mirrors_say_what_a_tag_means_only_where_configured() {
+    for mirror_tags in [false, true] {
+        let says = |text: &'static str| {
+            move |_: &Asked, _: usize| {
+                let digest = Digest::sha256(text.as_bytes());
+                answer(200)
+                    .header("Docker-Content-Digest", digest)
+                    .body(text)
+            }
+        };
+        let broken = Server::start(|_, _| answer(500)).await;
+        let mirror = Server::start(says("{\"mirror\":1}")).await;
+        let upstream = Server::start(says("{\"upstream\":1}")).await;
+        let registries = client(&mirrored(&upstream, &[&broken, &mirror], mirror_tags));
+        let app = app(&upstream.host);
+        let expected = match mirror_tags {
+            true => "{\"mirror\":1}",
+            false => "{\"upstream\":1}",
+        };
+        let digest = registries.resolve(&app, "t").await.expect("a digest");
+        assert_eq!(digest, Digest::sha256(expected.as_bytes()));
+        let document = registries.manifest(&app, &tag("t")).await.expect("one");
+        assert_eq!(document.bytes, expected);
+        let asked = (
+            broken.asked().len(),
+            mirror.asked().len(),
+            upstream.asked().len(),
+        );
+        // The broken one is left alone once it has failed.
+        assert_eq!(asked, if mirror_tags { (1, 2, 0) } else { (0, 0, 2) });
+    }
 }

@@ -111,7 +111,7 @@ async fn a_layout_is_read_like_a_registry() {
         .expect("there");
     let read = async |descriptor: &Descriptor| {
         let (mut blob, mut out) = (
-            registries.blob(&app, descriptor).await.expect("opens"),
+            registries.blob(&app, descriptor, &[]).await.expect("opens"),
             Vec::new(),
         );
         while let Some(piece) = blob.next().await.expect("piece") {
@@ -164,7 +164,7 @@ async fn nothing_outside_the_layout_is_read() {
         wrong,
         "leads out of the layout",
     );
-    let result = registries.blob(&app, &descriptor(b"secret")).await;
+    let result = registries.blob(&app, &descriptor(b"secret"), &[]).await;
     refused(result.map(drop), wrong, "leads out of the layout");
     refused(
         registries.probe_blob(&app, &digest).await,
@@ -237,4 +237,93 @@ async fn nothing_outside_the_layout_is_read() {
         wrong,
         "index.json of the layout",
     );
+}
+
+#[tokio::test]
+async fn an_archive_is_read_again_when_the_file_changes() {
+    let dir = tempfile::tempdir().expect("dir");
+    let layout = dir.path().join("layout");
+    let path = dir.path().join("images.tar");
+    let save = |content: &[u8]| {
+        let _ = std::fs::remove_dir_all(&layout);
+        std::fs::create_dir(&layout).expect("mkdir");
+        index(&layout, &[("t", content)]);
+        let new = dir.path().join("new.tar");
+        let mut tar = tar::Builder::new(std::fs::File::create(&new).expect("a file"));
+        tar.append_dir_all(".", &layout).expect("a tar");
+        tar.finish().expect("a tar");
+        std::fs::rename(&new, &path).expect("renamed");
+    };
+    let mut config = naming(&[HOST]);
+    let archive = Some(path.clone());
+    config.registries.insert(
+        HOST.into(),
+        RegistryConfig {
+            archive,
+            ..Default::default()
+        },
+    );
+    let (registries, app) = (client(&config), app(HOST));
+    refused(
+        registries.resolve(&app, "t").await,
+        RegistryErrorKind::NotFound,
+        "archive",
+    );
+    refused(
+        registries.check(HOST).await,
+        RegistryErrorKind::Failing { retry_after: None },
+        "its archive cannot be read",
+    );
+    for content in [&b"{\"first\":1}"[..], b"{\"second\":22}"] {
+        save(content);
+        let got = registries
+            .manifest(&app, &tag("t"))
+            .await
+            .expect("manifest");
+        assert_eq!(&got.bytes[..], content);
+    }
+    registries.check(HOST).await.expect("ready");
+    std::fs::write(&path, "no tar").expect("written");
+    refused(
+        registries.manifest(&app, &tag("t")).await,
+        RegistryErrorKind::Wrong,
+        "the archive",
+    );
+}
+
+#[tokio::test]
+async fn a_full_name_decides_between_images_with_one_tag() {
+    let dir = tempfile::tempdir().expect("dir");
+    index(dir.path(), &[]);
+    let entry = |content: &[u8], annotations: &str| {
+        let Descriptor { digest, size, .. } = put(dir.path(), content);
+        format!(r#"{{"digest":"{digest}","size":{size},"annotations":{{{annotations}}}}}"#)
+    };
+    let write = |entries: &[String]| {
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            entries.join(",")
+        );
+        std::fs::write(dir.path().join("index.json"), text).expect("write");
+    };
+    let named = |name: &str| {
+        format!(r#""io.containerd.image.name":"{name}","org.opencontainers.image.ref.name":"v1""#)
+    };
+    write(&[
+        entry(b"{\"a\":1}", &named("docker.io/team/app:v1")),
+        entry(b"{\"b\":1}", &named("docker.io/library/solo:v1")),
+    ]);
+    let registries = registries(dir.path());
+    let get = async |repository: &str, name: &str| {
+        let repository = Repository::parse(&format!("{HOST}/{repository}")).expect("name");
+        let document = registries.manifest(&repository, &tag(name)).await;
+        document.map(|document| document.bytes)
+    };
+    assert_eq!(get("team/app", "v1").await.expect("one"), "{\"a\":1}");
+    assert_eq!(get("solo", "v1").await.expect("other"), "{\"b\":1}");
+    refused(get("x", "v1").await, RegistryErrorKind::Wrong, "several");
+    refused(get("solo", "v2").await, RegistryErrorKind::NotFound, "has");
+    write(&[entry(b"{\"a\":1}", "")]);
+    assert_eq!(get("any", "latest").await.expect("only"), "{\"a\":1}");
+    refused(get("any", "v1").await, RegistryErrorKind::NotFound, "has");
 }

@@ -16,7 +16,7 @@ async fn a_redirect_to_another_host_is_followed_without_the_authorization() {
     config.docker_auth = Some(auth::docker_config(&dir, &registry.host));
     let registries = client(&config);
     let mut blob = registries
-        .blob(&app(&registry.host), &descriptor(b"layer"))
+        .blob(&app(&registry.host), &descriptor(b"layer"), &[])
         .await
         .expect("blob");
     assert_eq!(
