@@ -19,6 +19,7 @@ mod directory;
 mod encoding;
 mod error;
 mod fields;
+mod frames;
 mod host;
 mod hosts;
 mod http1;

@@ -294,3 +294,24 @@ async fn layers_come_side_by_side_and_the_first_failure_ends_the_others() {
     assert_eq!(answer.expect(200).text(), "upper");
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_file_of_a_lower_layer_is_no_form_of_an_upper_file() {
+    let registry = Registry::start().await;
+    let old = image::gzip("old script".repeat(300).as_bytes());
+    let lower = Layer::new()
+        .file("app.js", "old script".repeat(300))
+        .file("app.js.gz", &old)
+        .file("same.js", "old script".repeat(300))
+        .file("same.js.gz", &old);
+    let upper = Layer::new().file("app.js", "new script".repeat(300));
+    registry.push("team/app", "v1", &Image::of(lower).layer(upper));
+    let site = with(&registry, "team/app", json!({"layers": "all"})).await;
+    let gzip = [("Accept-Encoding", "gzip")];
+    let root = registry.path("team/app:v1", "");
+    let same = site.get_with(&format!("{root}/same.js"), &gzip).await;
+    assert!(same.expect(200).body == old, "beside it in its own layer");
+    let new = site.get_with(&format!("{root}/app.js"), &gzip).await;
+    assert!(new.expect(200).body != old, "made of another file");
+    site.stop().await;
+}

@@ -7,6 +7,7 @@ use super::listing::{
     self, Directory, Format, Key, Line, Listings, Options, Query, Rendered, accept,
 };
 use super::path;
+use super::repr_digest;
 use super::represent::{HTML, Representation};
 use super::serve::Serve;
 use crate::digest::Digest;
@@ -93,7 +94,11 @@ impl Directories {
             Format::Json => JSON,
         };
         let listing = Representation::of_listing(info, rendered, content_type);
+        let hashed = repr_digest::wanted(&request.headers, info).then(|| listing.content());
         let mut response = listing.answer(&request.method, &request.headers).await?;
+        if let Some(content) = hashed {
+            repr_digest::put(&mut response, content, serve.images.integrity()).await;
+        }
         let status = response.status();
         let headers = response.headers_mut();
         if query.format.is_none() {

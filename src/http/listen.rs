@@ -17,7 +17,7 @@ use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Version};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn;
 use hyper::service::service_fn;
@@ -38,6 +38,10 @@ use tokio_rustls::TlsAcceptor;
 
 /// Streams of one HTTP/2 connection at once.
 const MOST_STREAMS: u32 = 128;
+/// Streams that a client reset before we looked at them, and faults of its own, after which it is sent away
+/// (CVE-2023-44487, CVE-2025-8671). A reset stream's answer is dropped at once, so work stays bounded by the above.
+const MOST_RESETS: usize = 20;
+const MOST_ERRORS: usize = 256;
 /// Silence after which an HTTP/2 peer is asked whether it is there, and the time it has to answer.
 const PING: Duration = Duration::from_secs(30);
 /// A closing connection's time: for HTTP/2 to say so, for a head that is on its way to come.
@@ -226,7 +230,7 @@ async fn by_hyper(
     let service = {
         let (pulse, lifecycle, asked) = (pulse.clone(), lifecycle.clone(), asked.clone());
         service_fn(move |request: Request<Incoming>| {
-            let answering = pulse.answer();
+            let mut answering = pulse.answer();
             asked.notify_one();
             let (respond, lifecycle) = (respond.clone(), lifecycle.clone());
             // Boxed: hyper moves it several times, and spawns it for each stream of HTTP/2.
@@ -241,9 +245,14 @@ async fn by_hyper(
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
-                Ok::<_, Infallible>(response.map(|body| Watched {
-                    body,
-                    _answering: answering,
+                Ok::<_, Infallible>(response.map(|body| {
+                    let windows = protocol == Protocol::Http2;
+                    answering.offers(windows && !body.is_end_stream());
+                    Watched {
+                        body,
+                        answering,
+                        windows,
+                    }
                 }))
             })
         })
@@ -267,6 +276,8 @@ async fn by_hyper(
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(MOST_HEAD).unwrap_or(u32::MAX))
                 .max_concurrent_streams(MOST_STREAMS)
+                .max_pending_accept_reset_streams(MOST_RESETS)
+                .max_local_error_reset_streams(MOST_ERRORS)
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING)
                 .serve_connection(TokioIo::new(socket), service);
@@ -373,7 +384,9 @@ async fn finish<C: Future>(pulse: &Pulse, mut connection: Pin<&mut C>) {
 /// A body that counts as being answered until it is dropped.
 struct Watched {
     body: Body,
-    _answering: Answering,
+    answering: Answering,
+    /// The client takes it by windows (HTTP/2).
+    windows: bool,
 }
 
 impl http_body::Body for Watched {
@@ -384,7 +397,11 @@ impl http_body::Body for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if self.windows {
+            self.answering.offers(polled.is_ready());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

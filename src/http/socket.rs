@@ -5,6 +5,7 @@
 //! numbers, and the connection's one timer looks at them when it fires or when they call for less
 //! time than it was set to: a request in steady state touches no timer.
 
+use super::frames::Frames;
 use super::transport::{Protocol, Transport};
 use crate::images::FileNode;
 use bytes::Bytes;
@@ -41,6 +42,10 @@ pub(super) struct Pulse {
     idle: AtomicU64,
     /// A write waits for the client since.
     blocked: AtomicU64,
+    /// Bodies that wait for the client to take more of them (HTTP/2: by its windows).
+    offered: AtomicU32,
+    /// Some of a body was last offered or taken.
+    taken: AtomicU64,
 }
 
 impl Pulse {
@@ -51,6 +56,8 @@ impl Pulse {
             head: AtomicU64::new(1),
             idle: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            offered: AtomicU32::new(0),
+            taken: AtomicU64::new(1),
         })
     }
 
@@ -67,14 +74,23 @@ impl Pulse {
         self.answering.fetch_add(1, Ordering::Relaxed);
         self.head.store(0, Ordering::Relaxed);
         self.idle.store(0, Ordering::Relaxed);
-        Answering(self.clone())
+        Answering {
+            pulse: self.clone(),
+            offers: false,
+        }
     }
 
     /// When the connection is to be closed if nothing more happens; None: not for what it does now.
     pub(super) fn due(&self) -> Option<Instant> {
         let blocked = self.blocked.load(Ordering::Relaxed);
         if self.answering.load(Ordering::Relaxed) > 0 {
-            return (blocked > 0).then(|| self.at(blocked) + STALL_TIMEOUT);
+            let offered = self.offered.load(Ordering::Relaxed) > 0;
+            let taken = offered.then(|| self.taken.load(Ordering::Relaxed));
+            let since = taken
+                .into_iter()
+                .chain((blocked > 0).then_some(blocked))
+                .min();
+            return since.map(|since| self.at(since) + STALL_TIMEOUT);
         }
         match self.head.load(Ordering::Relaxed) {
             0 => {}
@@ -111,6 +127,16 @@ impl Pulse {
         !self.busy() && self.head.load(Ordering::Relaxed) == 0
     }
 
+    /// The client takes a body.
+    fn progressed(&self) {
+        let now = self.now();
+        self.taken.store(now, Ordering::Relaxed);
+        if self.idle.load(Ordering::Relaxed) > 0 {
+            // The last one's end, held back by windows.
+            self.idle.store(now, Ordering::Relaxed);
+        }
+    }
+
     fn wrote(&self, blocked: bool) {
         match (blocked, self.blocked.load(Ordering::Relaxed)) {
             (true, 0) => self.blocked.store(self.now(), Ordering::Relaxed),
@@ -127,16 +153,35 @@ impl Pulse {
 }
 
 /// Held while a request is answered: by the future, then by the body.
-pub(super) struct Answering(Arc<Pulse>);
+pub(super) struct Answering {
+    pulse: Arc<Pulse>,
+    offers: bool,
+}
+
+impl Answering {
+    /// For HTTP/2. True: some of the body is there for the client to take, or was just handed on to be sent.
+    /// False: it waits for us.
+    pub(super) fn offers(&mut self, offers: bool) {
+        if offers {
+            self.pulse.taken.store(self.pulse.now(), Ordering::Relaxed);
+        }
+        match (std::mem::replace(&mut self.offers, offers), offers) {
+            (false, true) => drop(self.pulse.offered.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.pulse.offered.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if self.0.answering.fetch_sub(1, Ordering::Relaxed) == 1 {
-            let now = self.0.now();
-            self.0.idle.store(now, Ordering::Relaxed);
+        self.offers(false);
+        if self.pulse.answering.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let now = self.pulse.now();
+            self.pulse.idle.store(now, Ordering::Relaxed);
             // The next head's time is counted from when it can be read.
-            if self.0.head.load(Ordering::Relaxed) > 0 {
-                self.0.head.store(now, Ordering::Relaxed);
+            if self.pulse.head.load(Ordering::Relaxed) > 0 {
+                self.pulse.head.store(now, Ordering::Relaxed);
             }
         }
     }
@@ -153,6 +198,8 @@ pub(super) struct Socket {
     given: usize,
     /// To be read again.
     returned: Bytes,
+    /// What is being written, in HTTP/2.
+    frames: Option<Box<Frames>>,
 }
 
 impl Socket {
@@ -165,6 +212,7 @@ impl Socket {
             taken: 0,
             given: 0,
             returned: Bytes::new(),
+            frames: None,
         }
     }
 
@@ -207,6 +255,22 @@ impl Socket {
         }
         let both = [io::IoSlice::new(first), io::IoSlice::new(second)];
         socket.as_mut().poll_write_vectored(context, &both)
+    }
+
+    /// So many bytes of the slices were written.
+    fn pass(&mut self, slices: &[io::IoSlice<'_>], mut count: usize) {
+        let Some(frames) = &mut self.frames else {
+            return;
+        };
+        let mut data = false;
+        for slice in slices {
+            let written = &slice[..count.min(slice.len())];
+            data |= frames.pass(written);
+            count -= written.len();
+        }
+        if data {
+            self.pulse.progressed();
+        }
     }
 
     /// Whether the system can send parts of files: not under TLS, where they are to be encrypted here.
@@ -264,6 +328,12 @@ impl Socket {
     /// What the client speaks: as ALPN agreed, else as its first bytes say, which are read until they do.
     /// Bounded by nothing: the caller has the deadline.
     pub(super) async fn protocol(&mut self) -> io::Result<Protocol> {
+        let protocol = self.spoken().await?;
+        self.frames = (protocol == Protocol::Http2).then(Box::default);
+        Ok(protocol)
+    }
+
+    async fn spoken(&mut self) -> io::Result<Protocol> {
         if let Some(agreed) = self.stream.agreed() {
             self.protocol = agreed;
             return Ok(agreed);
@@ -305,6 +375,9 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.pulse.wrote(written.is_pending());
+        if let Poll::Ready(Ok(count)) = &written {
+            self.pass(&[io::IoSlice::new(bytes)], *count);
+        }
         written
     }
 
@@ -315,6 +388,9 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.pulse.wrote(written.is_pending());
+        if let Poll::Ready(Ok(count)) = &written {
+            self.pass(slices, *count);
+        }
         written
     }
 
@@ -367,8 +443,22 @@ mod tests {
         drop(answering);
         assert_eq!(left(&pulse), Some(15), "part of the next head came early");
         let streams = [pulse.answer(), pulse.answer()];
-        for stream in streams {
+        for mut stream in streams {
             assert_eq!(left(&pulse), None);
+            stream.offers(true);
+            assert_eq!(left(&pulse), Some(60), "while a window is closed");
+            stream.offers(false);
+            assert_eq!(left(&pulse), None, "while the body waits for us");
+            stream.offers(true);
+            pulse.taken.store(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(5));
+            let due = pulse.due();
+            pulse.progressed();
+            assert!(
+                pulse.due() > due,
+                "a client that takes something has its time anew"
+            );
+            stream.offers(true);
             drop(stream);
         }
         assert_eq!(left(&pulse), Some(75), "the last stream has ended");

@@ -13,6 +13,7 @@ needed=(
     promtool:prometheus
     nginx:nginx-light
     strace:strace
+    curl:curl
 )
 
 missing=()
@@ -20,6 +21,12 @@ for pair in "${needed[@]}"; do
     # /usr/sbin is not on everyone's PATH.
     PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+# httplint is no Debian package: it goes where `make tools` has the other tools in Python.
+python=$(cd "$(dirname "$0")/../.." && pwd)/target/python
+if ! "$python/bin/python" -c 'import httplint' 2>/dev/null; then
+    python3 -m venv "$python"
+    "$python/bin/pip" install --quiet --disable-pip-version-check 'httplint>=2026' >&2
+fi
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi

@@ -1,4 +1,4 @@
-//! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `promtool`, `strace`, and OpenSSL
+//! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `promtool`, `strace`, `curl`, `nginx`, `httplint`, and OpenSSL
 //! for a token service's signatures. `install.sh` fetches what is missing. Everything listens on
 //! loopback; nothing but the installation leaves the machine.
 //!
@@ -10,6 +10,7 @@
 #![allow(unreachable_pub)]
 
 mod binary;
+mod clients;
 mod disk;
 mod kill;
 mod layered;

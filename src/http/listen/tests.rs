@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 
 /// A listener whose `/hang` never answers, whose `/slow` does after 20 s, and the rest at once.
@@ -14,14 +15,20 @@ struct Running {
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
     ended: JoinHandle<()>,
+    hangs: Arc<Hangs>,
 }
 
-struct Hello;
+struct Hello(Arc<Hangs>);
 
 impl Respond for Hello {
     async fn respond(&self, request: &Parts) -> Response<Body> {
         match request.uri.path() {
             "/hang" => std::future::pending().await,
+            "/counted" => {
+                let hanging = Hanging::begin(&self.0);
+                std::future::pending::<()>().await;
+                drop(hanging);
+            }
             "/slow" => tokio::time::sleep(Duration::from_secs(20)).await,
             _ => {}
         }
@@ -66,12 +73,15 @@ async fn running_over(tls: Option<TlsAcceptor>, most_connections: usize) -> Runn
         tls,
         metrics: Some(metrics.clone()),
     };
-    let ended = tokio::spawn(listen.run(listener, Arc::new(Hello)));
+    let hangs = Arc::<Hangs>::default();
+    let hello = Arc::new(Hello(hangs.clone()));
+    let ended = tokio::spawn(listen.run(listener, hello));
     Running {
         address,
         lifecycle,
         metrics,
         ended,
+        hangs,
     }
 }
 
@@ -275,7 +285,8 @@ async fn bodies_count_as_answered_until_they_are_dropped() {
     let pulse = Pulse::new();
     let body = Watched {
         body: Body::from("hello".to_owned()),
-        _answering: pulse.answer(),
+        answering: pulse.answer(),
+        windows: false,
     };
     assert_eq!(http_body::Body::size_hint(&body).exact(), Some(5));
     assert_eq!(pulse.due(), None);
@@ -363,4 +374,123 @@ async fn slowness_over_tls_has_the_same_time_from_the_accept() {
     let counts = server.metrics.render();
     assert!(counts.contains("handshakes_failed_total 1"), "{counts}");
     assert!(counts.contains("blobserve_connections 0"), "{counts}");
+}
+
+/// Requests that hang now, and the most that did at once.
+#[derive(Default)]
+struct Hangs {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+struct Hanging(Arc<Hangs>);
+
+impl Hanging {
+    fn begin(hangs: &Arc<Hangs>) -> Hanging {
+        let now = 1 + hangs.now.fetch_add(1, Ordering::Relaxed);
+        hangs.most.fetch_max(now, Ordering::Relaxed);
+        Hanging(hangs.clone())
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[tokio::test]
+async fn ten_thousand_resets_are_sent_away_and_hold_up_nobody() {
+    const GOAWAY: u8 = 7;
+    let server = running(100).await;
+    let mut attacker = server.connect().await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    // GET, http, :path /counted, :authority x, from the static table of HPACK (RFC 7541 appendix A).
+    let request = b"\x82\x86\x04\x08/counted\x01\x01x";
+    for stream in (1..20_000).step_by(2) {
+        bytes.extend(frame(1, 0x5, stream, request));
+        bytes.extend(frame(3, 0, stream, &8u32.to_be_bytes()));
+    }
+    let (mut reading, mut writing) = attacker.split();
+    let attack = async {
+        // What comes after it was sent away is refused.
+        let _ = writing.write_all(&bytes).await;
+        std::future::pending::<()>().await;
+    };
+    let outcome = async {
+        loop {
+            let mut head = [0; 9];
+            reading.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            reading.read_exact(&mut payload).await.unwrap();
+            if head[3] == GOAWAY {
+                return payload[4..8].to_vec();
+            }
+        }
+    };
+    let told = async {
+        tokio::select! {
+            reason = outcome => reason,
+            () = attack => Vec::new(),
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+    // ENHANCE_YOUR_CALM (RFC 9113 §7).
+    assert_eq!(told.expect("it is sent away"), 0xbu32.to_be_bytes());
+    let most = server.hangs.most.load(Ordering::Relaxed);
+    assert!(most <= 2 * MOST_STREAMS as usize, "{most} at once");
+    let mut other = server.connect().await;
+    other.write_all(&get("/")).await.unwrap();
+    hello(&mut other).await;
+    drop(attacker);
+    for _ in 0..500 {
+        if server.hangs.now.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!(
+        "{} answers outlive their client",
+        server.hangs.now.load(Ordering::Relaxed)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_2_that_answers_pings_and_takes_nothing_is_closed() {
+    const PING: u8 = 6;
+    let server = running(100).await;
+    let mut client = server.connect().await;
+    let began = tokio::time::Instant::now();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE: 0.
+    bytes.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    bytes.extend(frame(1, 0x5, 1, b"\x82\x86\x84\x01\x01x"));
+    client.write_all(&bytes).await.unwrap();
+    let mut head = [0; 9];
+    let mut pings = 0;
+    while client.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        client.read_exact(&mut payload).await.unwrap();
+        assert_ne!(head[3], 0, "its window is closed");
+        if head[3] == PING && head[4] == 0 {
+            pings += 1;
+            // It may be closed by now.
+            let _ = client.write_all(&frame(PING, 1, 0, &payload)).await;
+        }
+    }
+    let seconds = began.elapsed().as_secs();
+    assert!((60..=62).contains(&seconds), "closed after {seconds} s");
+    assert!(pings > 0, "it was asked whether it is there");
 }
