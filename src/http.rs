@@ -30,10 +30,13 @@ mod listing;
 mod locate;
 mod offer;
 mod path;
+mod plain;
 mod range;
 mod reactors;
 #[allow(clippy::result_large_err)]
 mod redirect;
+mod remembered;
+mod render;
 mod repr_digest;
 mod represent;
 mod respond;

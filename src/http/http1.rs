@@ -10,22 +10,21 @@
 //! Decides nothing about an answer. Bytes are read into one buffer a thread: an idle connection holds none.
 
 mod head;
-mod remembered;
-mod render;
 
 use super::access::Visit;
 use super::body::{Body, Piece};
+use super::plain::Plain;
+use super::remembered::{self, Answer, Key, Remembered};
+use super::render::{self, Date};
 use super::respond::{MOST_HEAD, Respond};
 use super::socket::{Pulse, Socket};
 use crate::access_log::{Answered, Asked, Cache};
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::{Buf, Bytes};
-use head::{Head, Plain, Room, Told};
+use head::{Head, Room, Told};
 use http::header;
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
-use remembered::{Answer, Key, Remembered};
-use render::Date;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -50,7 +49,6 @@ struct Desk {
     input: Box<[u8]>,
     output: Vec<u8>,
     date: Date,
-    remembered: Remembered,
 }
 
 impl Default for Desk {
@@ -59,7 +57,6 @@ impl Default for Desk {
             input: vec![0; MOST_HEAD].into(),
             output: Vec::with_capacity(8 << 10),
             date: Date::new(),
-            remembered: Remembered::default(),
         }
     }
 }
@@ -156,7 +153,6 @@ impl<R: Respond> Conversation<'_, R> {
             input,
             output,
             date,
-            remembered,
         } = desk;
         let (mut start, mut end) = (0, self.unread.len());
         input[..end].copy_from_slice(&self.unread);
@@ -197,8 +193,10 @@ impl<R: Respond> Conversation<'_, R> {
             let close = head.close || self.lifecycle.phase() >= Phase::Draining;
             let turn = match head.plain {
                 Some(plain) if !close => {
-                    let desk = (&mut *output, &mut *date, &mut *remembered);
-                    self.remembered(context, &head, &plain, desk)?
+                    let paper = (&mut *output, &mut *date);
+                    remembered::with(|memory| {
+                        self.remembered(context, &head, &plain, memory, paper)
+                    })?
                 }
                 _ => None,
             };
@@ -238,14 +236,15 @@ impl<R: Respond> Conversation<'_, R> {
         context: &mut Context<'_>,
         request: &Head<'_>,
         plain: &Plain<'_>,
-        (output, date, remembered): (&mut Vec<u8>, &mut Date, &mut Remembered),
+        memory: &mut Remembered,
+        (output, date): (&mut Vec<u8>, &mut Date),
     ) -> io::Result<Option<Done>> {
-        let Some(answer) = remembered.get(request.target, plain) else {
+        let Some(answer) = memory.get(request.target, plain) else {
             return Ok(None);
         };
         let now = Instant::now();
         let Some(file) = answer.current(now.into_std()) else {
-            remembered.forget();
+            memory.forget();
             return Ok(None);
         };
         let (status, head, length) = match plain.if_none_match {
@@ -355,12 +354,12 @@ impl<R: Respond> Conversation<'_, R> {
         DESK.with_borrow_mut(|desk| {
             let now = Instant::now().into_std();
             render::end(&mut out, desk.date.text(now), close);
-            if let (Some(key), Some(whole)) = (key, body.settled())
-                && let Some(answer) = Answer::of(&head, whole, body.visit())
-            {
-                desk.remembered.put(key, answer);
-            }
         });
+        if let (Some(key), Some(whole)) = (key, body.settled())
+            && let Some(answer) = Answer::of(head.status, &head.headers, whole, body.visit())
+        {
+            remembered::with(|memory| memory.put(key, answer));
+        }
         self.write(out.into(), body).await?;
         Ok(close)
     }

@@ -9,6 +9,7 @@ use super::access::Visit;
 use super::body::Body;
 use super::http1;
 use super::reactors::Reactors;
+use super::remembered;
 use super::respond::{MOST_HEAD, Respond};
 use super::socket::{Answering, Pulse, Socket};
 use super::transport::{Protocol, Transport};
@@ -16,7 +17,8 @@ use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Version};
+use http::request::Parts;
+use http::{Request, Response, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn;
@@ -240,7 +242,7 @@ async fn by_hyper(
                     let now = Instant::now().into_std();
                     Visit::begin(log, remote, now, &mut request);
                 }
-                let mut response = respond.respond(&request).await;
+                let mut response = answered(&*respond, &request).await;
                 if request.version <= Version::HTTP_11 && lifecycle.phase() >= Phase::Draining {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
@@ -303,6 +305,22 @@ async fn by_hyper(
             }
         }
     }
+}
+
+/// HTTP/2 out of memory where that can be done; else as the recipe says.
+async fn answered(respond: &impl Respond, request: &Parts) -> Response<Body> {
+    // With an access log each answer is accounted for by the recipe.
+    if request.version != Version::HTTP_2 || respond.access_log().is_some() {
+        return respond.respond(request).await;
+    }
+    let began = Instant::now();
+    if let Some(response) = remembered::recall(request) {
+        respond.remembered(response.status(), began.elapsed());
+        return response;
+    }
+    let response = respond.respond(request).await;
+    remembered::remember(request, &response);
+    response
 }
 
 /// Shakes hands, where there is TLS, and finds out what the client speaks.

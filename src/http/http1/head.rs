@@ -3,6 +3,7 @@
 //! Stricter than RFC 9112 asks: what is not plainly a GET or HEAD of HTTP/1.1 without a body is
 //! [`Told::Other`], and hyper's to judge, so that there is one opinion on every odd request.
 
+use crate::http::plain::{Kind, Plain, kind};
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri, Version};
@@ -33,103 +34,12 @@ pub(super) struct Head<'a> {
     pub(super) plain: Option<Plain<'a>>,
 }
 
-/// What an answer from memory is decided by: all other fields are known to decide nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Plain<'a> {
-    pub(super) host: &'a [u8],
-    /// As it was sent; empty when it was not.
-    pub(super) accept_encoding: &'a [u8],
-    pub(super) if_none_match: Option<&'a [u8]>,
-}
-
 /// Where the fields of a head are noted.
 pub(super) struct Room<'a>([MaybeUninit<httparse::Header<'a>>; MOST_FIELDS]);
 
 impl Room<'_> {
     pub(super) fn new() -> Self {
         Room([const { MaybeUninit::uninit() }; MOST_FIELDS])
-    }
-}
-
-/// What a field means for the loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Host,
-    Connection,
-    AcceptEncoding,
-    IfNoneMatch,
-    /// Decides nothing about a file.
-    Harmless,
-    /// Announces a body, or asks for something that the loop does not do.
-    Framing,
-    /// May decide.
-    Decisive,
-}
-
-/// Fields that decide nothing about a whole file: the recipe does not read them, or says in Vary that it
-/// does (and then the answer is not remembered). Any other field asks the recipe, so one that is missing
-/// here costs time only.
-const HARMLESS: &[&str] = &[
-    "accept",
-    "accept-language",
-    "authorization",
-    "cache-control",
-    "cookie",
-    "dnt",
-    "forwarded",
-    "pragma",
-    "priority",
-    "referer",
-    "sec-ch-ua",
-    "sec-ch-ua-mobile",
-    "sec-ch-ua-platform",
-    "sec-fetch-dest",
-    "sec-fetch-mode",
-    "sec-fetch-site",
-    "sec-fetch-user",
-    "sec-gpc",
-    "traceparent",
-    "tracestate",
-    "upgrade-insecure-requests",
-    "user-agent",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-request-id",
-];
-
-/// Whether requests that differ in this field may get the same remembered answer.
-pub(super) fn is_harmless(name: &str) -> bool {
-    HARMLESS
-        .iter()
-        .any(|harmless| harmless.eq_ignore_ascii_case(name))
-}
-
-fn kind(name: &str) -> Kind {
-    let is = |known: &str| name.eq_ignore_ascii_case(known);
-    match name.len() {
-        4 if is("host") => Kind::Host,
-        10 if is("connection") => Kind::Connection,
-        15 if is("accept-encoding") => Kind::AcceptEncoding,
-        13 if is("if-none-match") => Kind::IfNoneMatch,
-        14 if is("content-length") => Kind::Framing,
-        17 if is("transfer-encoding") => Kind::Framing,
-        6 if is("expect") => Kind::Framing,
-        7 if is("upgrade") || is("trailer") => Kind::Framing,
-        2 if is("te") => Kind::Framing,
-        14 if is("http2-settings") => Kind::Framing,
-        16 if is("proxy-connection") => Kind::Framing,
-        10 if is("keep-alive") => Kind::Framing,
-        length => {
-            let mut same = HARMLESS.iter().filter(|known| known.len() == length);
-            match same.any(|known| is(known)) {
-                true => Kind::Harmless,
-                false => Kind::Decisive,
-            }
-        }
     }
 }
 
@@ -353,24 +263,6 @@ mod tests {
                 panic!("{text:?}");
             };
             assert_eq!(head.close, close, "{field}");
-        }
-    }
-
-    #[test]
-    fn no_field_that_the_recipe_always_reads_is_harmless() {
-        for name in [
-            "range",
-            "if-range",
-            "if-match",
-            "if-modified-since",
-            "if-unmodified-since",
-            "x-blobserve-readonly",
-            "x-blobserve-inlinevars",
-            "origin",
-            "want-repr-digest",
-            "access-control-request-method",
-        ] {
-            assert!(!is_harmless(name) && kind(name) == Kind::Decisive, "{name}");
         }
     }
 }

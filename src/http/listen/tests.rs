@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::http::body::Body;
-use http::request::Parts;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,14 +1,17 @@
 //! Answers that were given a moment ago, by what decides them, so that the same question costs one
 //! look-up. One memory a reactor, so nothing is locked.
+//!
+//! HTTP/1.1 sends the text that was remembered; HTTP/2 takes the fields ([`recall`]).
 
-use super::head::{Plain, is_harmless};
-use crate::http::access::Visit;
-use crate::http::body::Whole;
+use super::access::Visit;
+use super::body::{Body, WINDOW, Whole};
+use super::plain::{Plain, is_harmless};
+use super::render;
 use crate::images::{FileNode, KnownFile, ViewInfo};
 use hashbrown::{DefaultHashBuilder, HashMap};
-use http::StatusCode;
 use http::header::{self, HeaderMap};
-use http::response::Parts;
+use http::{Response, StatusCode, request};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +21,50 @@ const MOST_BYTES: usize = 32 << 20;
 const OVERHEAD: usize = 256;
 /// Longest target, host and encodings of one that is remembered.
 const MOST_KEY: usize = 2048;
+
+thread_local! {
+    static MEMORY: RefCell<Remembered> = RefCell::default();
+}
+
+/// Lets `f` at this thread's memory. Not to be nested.
+pub(super) fn with<T>(f: impl FnOnce(&mut Remembered) -> T) -> T {
+    MEMORY.with_borrow_mut(f)
+}
+
+/// The remembered answer to a request of HTTP/2, if it still stands.
+pub(super) fn recall(request: &request::Parts) -> Option<Response<Body>> {
+    let plain = Plain::of(request)?;
+    let target = request.uri.path_and_query()?.as_str();
+    with(|memory| {
+        let answer = memory.get(target, &plain)?;
+        let Some(file) = answer.current(Instant::now()) else {
+            memory.forget();
+            return None;
+        };
+        if !file.resident(0..file.length.min(WINDOW)) {
+            return None;
+        }
+        let mut response = Response::new(Body::default());
+        *response.headers_mut() = answer.fields.clone();
+        let length = file.length;
+        response.body_mut().push_file(&Arc::new(file), 0..length);
+        Some(response)
+    })
+}
+
+/// Remembers what the recipe says to a request of HTTP/2, if it will stand.
+pub(super) fn remember(request: &request::Parts, response: &Response<Body>) {
+    let Some(whole) = response.body().settled() else {
+        return;
+    };
+    let key = Plain::of(request)
+        .zip(request.uri.path_and_query())
+        .and_then(|(plain, target)| Key::of(target.as_str(), &plain));
+    let answer = Answer::of(response.status(), response.headers(), whole, None);
+    if let (Some(key), Some(answer)) = (key, answer) {
+        with(|memory| memory.put(key, answer));
+    }
+}
 
 /// What decides a plain request's answer: target, Host, Accept-Encoding.
 pub(super) struct Key(Box<[u8]>);
@@ -31,22 +78,29 @@ pub(super) struct Answer {
     /// The same of the 304.
     pub(super) not_modified: Box<[u8]>,
     etag: Box<[u8]>,
+    /// The 200's fields, for HTTP/2.
+    fields: HeaderMap,
     /// The image, for the access log; empty where there is none.
     pub(super) reference: Box<str>,
 }
 
 impl Answer {
     /// None: this answer cannot stand for later ones.
-    pub(super) fn of(head: &Parts, whole: &Whole, visit: Option<&Visit>) -> Option<Answer> {
-        let etag = head.headers.get(header::ETAG)?;
-        if head.status != StatusCode::OK || !varies_by_the_key_only(&head.headers) {
+    pub(super) fn of(
+        status: StatusCode,
+        headers: &HeaderMap,
+        whole: &Whole,
+        visit: Option<&Visit>,
+    ) -> Option<Answer> {
+        let etag = headers.get(header::ETAG)?;
+        if status != StatusCode::OK || !varies_by_the_key_only(headers) {
             return None;
         }
         let mut ok = Vec::with_capacity(512);
-        super::render::status_and_fields(&mut ok, head.status, &head.headers);
-        super::render::content_length(&mut ok, whole.file.length);
+        render::status_and_fields(&mut ok, status, headers);
+        render::content_length(&mut ok, whole.file.length);
         let mut not_modified = Vec::with_capacity(512);
-        let mut fields = head.headers.clone();
+        let mut fields = headers.clone();
         // RFC 9110 §15.4.5: what describes the content stays away.
         for name in [
             header::CONTENT_TYPE,
@@ -55,13 +109,14 @@ impl Answer {
         ] {
             fields.remove(name);
         }
-        super::render::status_and_fields(&mut not_modified, StatusCode::NOT_MODIFIED, &fields);
+        render::status_and_fields(&mut not_modified, StatusCode::NOT_MODIFIED, &fields);
         Some(Answer {
             view: whole.view.clone(),
             file: whole.file.known(),
             head: ok.into(),
             not_modified: not_modified.into(),
             etag: etag.as_bytes().into(),
+            fields: headers.clone(),
             reference: visit.and_then(Visit::reference).unwrap_or_default().into(),
         })
     }
