@@ -5,11 +5,12 @@
 //! The decisions in it (`path`, `locate`, `lead`, `decide` over `conditional` and `range`, `content_type`,
 //! `cache`, `encoding`, `inline`, `listing`, `fields`, `host`, `hosts`) are pure and tested as tables; `offer`
 //! chooses the file, a sidecar or a variant, `represent` makes answers of them,
-//! `directory` answers where listings are on, `error` maps what can fail to statuses, `body` sends.
+//! `directory` answers where listings are on (`listing`, `archive`), `error` maps what can fail to statuses, `body` sends.
 //!
 //! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
 
 mod access;
+mod archive;
 mod body;
 mod cache;
 mod conditional;

@@ -2,6 +2,7 @@
 //! not in memory.
 
 use super::access::Visit;
+use super::archive::Stream;
 use crate::images::{FileNode, ViewInfo};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 /// Bytes sent, and checked for residency, at a time.
 pub(super) const WINDOW: u64 = 256 << 10;
 
-/// A response's body, of exactly known length.
+/// A response's body: of exactly known length, unless it is made while it is sent.
 #[derive(Default)]
 pub(crate) struct Body {
     /// Bytes that are left.
@@ -28,6 +29,7 @@ pub(crate) struct Body {
     /// The next window is being read in.
     reading: Option<(Range<u64>, JoinHandle<io::Result<()>>)>,
     whole: Option<Box<Whole>>,
+    made: Option<Box<Made>>,
     /// Is told how much of the body was taken.
     visit: Option<Arc<Visit>>,
 }
@@ -37,6 +39,13 @@ pub(crate) struct Body {
 pub(super) struct Whole {
     pub(super) view: Arc<ViewInfo>,
     pub(super) file: Arc<FileNode>,
+}
+
+/// Bytes of which nobody knows how many will come.
+#[derive(Default)]
+struct Made {
+    /// None: at the end, or never wanted.
+    stream: Option<Stream>,
 }
 
 enum Part {
@@ -127,6 +136,30 @@ impl Body {
         }
     }
 
+    /// What is made while it is sent. Not for the loop of HTTP/1.1 ([`super::http1`]), which sends lengths.
+    pub(super) fn of_stream(stream: Stream) -> Body {
+        let made = Made {
+            stream: Some(stream),
+        };
+        Body {
+            made: Some(Box::new(made)),
+            ..Body::default()
+        }
+    }
+
+    /// What HEAD says of such a body.
+    pub(super) fn unmeasured() -> Body {
+        Body {
+            made: Some(Box::default()),
+            ..Body::default()
+        }
+    }
+
+    /// Its length is known.
+    pub(super) fn is_measured(&self) -> bool {
+        self.made.is_none()
+    }
+
     /// Bytes of the whole body, before anything was sent.
     pub(super) fn length(&self) -> u64 {
         self.left
@@ -137,6 +170,23 @@ impl Body {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Piece>>> {
+        if let Some(made) = &mut self.made
+            && let Some(stream) = &mut made.stream
+        {
+            let piece = match ready!(stream.poll_recv(context)) {
+                Some(Ok(Some(bytes))) => {
+                    if let Some(visit) = &self.visit {
+                        visit.sent(bytes.len() as u64);
+                    }
+                    return Poll::Ready(Some(Ok(Piece::Bytes(bytes))));
+                }
+                Some(Ok(None)) => None,
+                Some(Err(error)) => Some(Err(error)),
+                None => Some(Err(io::Error::other("what makes the body has ended early"))),
+            };
+            made.stream = None;
+            return Poll::Ready(piece);
+        }
         let Some(part) = &mut self.current else {
             return Poll::Ready(None);
         };
@@ -228,10 +278,13 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.made.as_ref().is_none_or(|made| made.stream.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        match self.is_measured() {
+            true => SizeHint::with_exact(self.left),
+            false => SizeHint::default(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What a directory answers where listings are on.
 
+use super::archive::Archives;
 use super::body::Body;
 use super::error;
 use super::fields;
@@ -17,7 +18,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use std::sync::Arc;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -25,6 +26,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// What answers of directories share. One per listener.
 pub(super) struct Directories {
     listings: Listings,
+    archives: Archives,
 }
 
 /// Where a directory is, for the URL that was asked for.
@@ -40,6 +42,7 @@ impl Directories {
     pub(super) fn new() -> Directories {
         Directories {
             listings: Listings::new(),
+            archives: Archives::new(),
         }
     }
 
@@ -54,6 +57,19 @@ impl Directories {
         query: Query,
         request: &Parts,
     ) -> Result<Response<Body>, Response<Body>> {
+        let info = &view.info;
+        if let Some(format) = query.download {
+            let own = above.path.rsplit(|byte| *byte == b'/').next();
+            let repository = info.reference.repository.path().rsplit('/').next();
+            let name = match own {
+                None | Some(b"") => repository.unwrap_or_default().as_bytes(),
+                Some(name) => name,
+            };
+            let root = (directory, above.path.to_vec());
+            let (rules, head) = (info.rules.clone(), request.method == Method::HEAD);
+            let answer = self.archives.answer(root, rules, name, format, head);
+            return answer.await;
+        }
         let format = query
             .format
             .unwrap_or_else(|| match accept::prefers_json(&request.headers) {
@@ -66,7 +82,6 @@ impl Directories {
             descending: query.descending,
             integrity: query.integrity,
         };
-        let info = &view.info;
         let key = Key {
             repository: info.reference.repository.clone(),
             digest: info.digest,

@@ -36,6 +36,7 @@ pub(super) enum Format {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
     pub(super) format: Option<Format>,
+    pub(super) download: Option<super::archive::Format>,
     pub(super) sort: Sort,
     pub(super) descending: bool,
     pub(super) integrity: bool,
@@ -49,6 +50,9 @@ impl Query {
             match part.split_once('=').unwrap_or((part, "")) {
                 ("format", "html") => found.format = Some(Format::Html),
                 ("format", "json") => found.format = Some(Format::Json),
+                ("download", name) => {
+                    found.download = super::archive::Format::named(name).or(found.download);
+                }
                 ("sort", "name") => found.sort = Sort::Name,
                 ("sort", "size") => found.sort = Sort::Size,
                 ("sort", "modified") => found.sort = Sort::Modified,
@@ -63,7 +67,7 @@ impl Query {
 
     /// Asks for something of the directory itself, whatever page it has.
     pub(super) fn of_directory(&self) -> bool {
-        self.format.is_some()
+        self.format.is_some() || self.download.is_some()
     }
 }
 
@@ -199,10 +203,17 @@ mod tests {
                     ..Query::default()
                 },
             ),
+            (
+                Some("download=zip&download=rar"),
+                Query {
+                    download: Some(super::super::archive::Format::Zip),
+                    ..Query::default()
+                },
+            ),
         ];
         for (query, expected) in table {
             assert_eq!(Query::of(query), expected, "{query:?}");
-            let asks = expected.format.is_some();
+            let asks = expected.format.is_some() || expected.download.is_some();
             assert_eq!(Query::of(query).of_directory(), asks, "{query:?}");
         }
     }

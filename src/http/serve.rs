@@ -383,7 +383,7 @@ fn complete(
 /// HEAD: the same head, the length of the body that GET would send, no body.
 fn without_body(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
-    if head.status != StatusCode::NOT_MODIFIED {
+    if head.status != StatusCode::NOT_MODIFIED && body.is_measured() {
         let length = HeaderValue::from(body.length());
         head.headers.insert(header::CONTENT_LENGTH, length);
     }

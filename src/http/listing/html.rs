@@ -53,7 +53,8 @@ pub(super) fn page(directory: Directory<'_>, options: Options, lines: &[Line]) -
     };
     let _ = writeln!(
         page,
-        "<nav><a href=\"?format=json{integrity}\">JSON</a></nav>\n<table>\n<tr>"
+        "<nav><a href=\"?download=tgz\">.tar.gz</a> · <a href=\"?download=zip\">.zip</a> · \
+         <a href=\"?format=json{integrity}\">JSON</a></nav>\n<table>\n<tr>"
     );
     for (sort, key, name) in [
         (Sort::Name, "name", "Name"),
