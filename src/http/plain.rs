@@ -123,6 +123,14 @@ pub(super) fn kind(name: &str) -> Kind {
 mod tests {
     use super::*;
 
+    /// Method, URI, fields; Host and Accept-Encoding of a plain one.
+    type Case<'a> = (
+        &'a str,
+        &'a str,
+        &'a [(&'a str, &'a str)],
+        Option<(Vec<u8>, Vec<u8>)>,
+    );
+
     #[test]
     fn a_request_of_http_2_is_plain_by_the_same_fields() {
         let plain = |method: &str, uri: &str, fields: &[(&str, &str)]| {
@@ -134,7 +142,7 @@ mod tests {
             Plain::of(&request).map(|plain| (plain.host.to_vec(), plain.accept_encoding.to_vec()))
         };
         let (host, none) = (b"h:1".to_vec(), Vec::new());
-        let table: [(&str, &str, &[(&str, &str)], _); 8] = [
+        let table: [Case<'_>; 8] = [
             (
                 "GET",
                 "http://h:1/a",
