@@ -14,7 +14,7 @@ mod wire;
 use crate::digest::Digest;
 use std::collections::BTreeMap;
 
-pub use layer::check_layer;
+pub use layer::{Content, artifact_content, check_layer};
 pub use platform::{Choice, choose};
 
 /// Layers of one manifest. Runtimes stop at 127; this leaves room for artifacts.

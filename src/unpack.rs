@@ -36,6 +36,33 @@ pub struct Expected {
     pub media_type: String,
     /// Digest of the tar; None when there is no image configuration.
     pub diff_id: Option<Digest>,
+    /// What the bytes are.
+    pub form: Form,
+}
+
+/// What the bytes of a layer are to become.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A tar, compressed or not: its tree.
+    #[default]
+    Tar,
+    /// A tar of an artifact's directory, whose entries all come to lie below this clean path.
+    TarBelow(Vec<u8>),
+    /// No tar: the bytes as they are make the one file with this clean path.
+    File(Vec<u8>),
+}
+
+impl Expected {
+    /// What tells packs apart: the layer's digest, and what was made of it where that is more than its tree.
+    pub fn identity(&self) -> Digest {
+        let (form, path) = match &self.form {
+            Form::Tar => return self.digest,
+            Form::TarBelow(path) => ("below", path),
+            Form::File(path) => ("file", path),
+        };
+        let start = format!("{form} {} ", self.digest);
+        Digest::sha256(&[start.as_bytes(), path].concat())
+    }
 }
 
 /// Why a layer was not unpacked. The texts say what it does; the caller knows its full name.
@@ -89,7 +116,7 @@ pub fn unpack<R: Read + Send, W: Write + Send>(
     out: W,
 ) -> Result<(W, Summary), UnpackError> {
     let memory = memory::Memory::new(resources.index_bytes);
-    let mut sink = sink::Sink::new(out, limits, &memory);
+    let mut sink = sink::Sink::new(out, limits, &memory, expected);
     let outcome = match resources.threads {
         Threads::One => stages::one_thread(blob, expected, limits, &memory, &mut sink)?,
         Threads::Three => stages::three_threads(blob, expected, limits, &memory, &mut sink)?,
@@ -128,9 +155,14 @@ pub fn unpack<R: Read + Send, W: Write + Send>(
             "holds a tar with digest {found}, not with the diff ID of the image's configuration"
         )));
     }
+    let (digest, diff_id) = match expected.form {
+        Form::Tar => (outcome.digest, found),
+        // Packs of one blob under two names are two packs, in a chain too.
+        Form::TarBelow(_) | Form::File(_) => (expected.identity(), expected.identity()),
+    };
     sink.finish(&Origin {
-        digest: outcome.digest,
+        digest,
         size: expected.size,
-        diff_id: found,
+        diff_id,
     })
 }

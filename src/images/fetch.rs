@@ -69,7 +69,7 @@ pub(super) struct Failed {
     pub(super) lasting: bool,
 }
 
-/// The key of a layer's base pack.
+/// The key of a layer's base pack, by [`Expected::identity`].
 pub(super) fn base_key(layer: &Digest) -> Key {
     Key::base(&format!(
         "{}-v{FORMAT_VERSION}",
@@ -219,7 +219,7 @@ impl Fetcher {
         index_bytes: u64,
         avoided: &mut Vec<Arc<str>>,
     ) -> Result<Lease<Pack>, Failure> {
-        let key = base_key(&expected.digest);
+        let key = base_key(&expected.identity());
         let (blobspace, limits, layer) = (
             self.blobspace.clone(),
             self.limits.clone(),

@@ -123,7 +123,8 @@ impl Preparer {
             |error| tracing::warn!(%repository, %digest, %error, "manifest not usable"),
         )?;
         let image = Arc::new(image);
-        if image.layers.len() > 1 && policy.repo.layers == LayerSelection::First {
+        if image.has_config && image.layers.len() > 1 && policy.repo.layers == LayerSelection::First
+        {
             tracing::warn!(%repository, digest = %image.digest, layers = image.layers.len(), "only the first layer is served, see `layers`");
         }
         let wanted = image.wanted(repository, &policy.repo.layers)?;

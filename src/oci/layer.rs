@@ -24,6 +24,11 @@ fn check_type(media_type: &str) -> Result<(), String> {
 /// to say: media types lie.
 pub fn check_layer(layer: &Descriptor) -> Result<(), String> {
     check_type(&layer.media_type)?;
+    check_place(layer)
+}
+
+/// Err says why the bytes are not to be had from the registry.
+fn check_place(layer: &Descriptor) -> Result<(), String> {
     let essence = essence(&layer.media_type);
     let foreign = essence.contains(".nondistributable.") || essence.contains(".foreign.");
     if foreign && !layer.urls.is_empty() {
@@ -35,9 +40,148 @@ pub fn check_layer(layer: &Descriptor) -> Result<(), String> {
     Ok(())
 }
 
+/// What a layer of an artifact is. Paths are clean: relative, no `..`, not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A tar of the tree.
+    Tar,
+    /// A tar of what lies below this directory.
+    TarBelow(String),
+    /// The bytes of this file.
+    File(String),
+    /// The empty descriptor: there has to be a layer, and there is nothing to say.
+    Nothing,
+}
+
+/// Bytes of a title.
+const TITLE_BYTES: usize = 4096;
+
+/// What a layer of an artifact is, by its annotations and its media type: ORAS's titles, the paths of the
+/// model specification, Helm charts, Wasm modules. A file that nobody named has its digest's name.
+pub fn artifact_content(layer: &Descriptor) -> Result<Content, String> {
+    check_place(layer)?;
+    let essence = essence(&layer.media_type);
+    if essence.ends_with("+encrypted") || essence.contains("+encrypted+") {
+        return Err("it is encrypted, which is not supported".into());
+    }
+    let annotation = |name: &str| layer.annotations.get(name);
+    let is_tar = TARS.iter().any(|tar| essence.ends_with(tar));
+    if essence == "application/vnd.cncf.helm.chart.content.v1.tar+gzip" {
+        return Ok(Content::Tar);
+    }
+    if let Some(title) = annotation("org.opencontainers.image.title") {
+        let path = clean(title)?;
+        let unpacked = annotation("io.deis.oras.content.unpack");
+        return match unpacked.is_some_and(|unpacked| unpacked == "true") {
+            true if is_tar => Ok(Content::TarBelow(path)),
+            _ => Ok(Content::File(path)),
+        };
+    }
+    if is_tar {
+        return Ok(Content::Tar);
+    }
+    if let Some(path) = annotation("org.cncf.model.filepath") {
+        return clean(path).map(Content::File);
+    }
+    match essence {
+        "application/vnd.oci.empty.v1+json" => Ok(Content::Nothing),
+        "application/wasm" | "application/vnd.wasm.content.layer.v1+wasm" => {
+            Ok(Content::File("module.wasm".into()))
+        }
+        _ => Ok(Content::File(
+            layer.digest.to_string().replacen(':', "-", 1),
+        )),
+    }
+}
+
+/// A file's path as an annotation has it. An absolute one is relative to the artifact.
+fn clean(path: &str) -> Result<String, String> {
+    let shown: String = path.chars().take(160).collect();
+    if path.len() > TITLE_BYTES {
+        return Err(format!(
+            "its name {shown:?}… is longer than {TITLE_BYTES} bytes"
+        ));
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return Err(format!("its name {shown:?} climbs with `..`")),
+            part if part.contains('\0') => return Err(format!("its name {shown:?} holds a NUL")),
+            part => parts.push(part),
+        }
+    }
+    match parts.is_empty() {
+        true => Err(format!("its name {shown:?} names no file")),
+        false => Ok(parts.join("/")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_of_artifacts_are_files_or_trees_by_what_is_said_of_them() {
+        let (tar, title) = ("application/x.tar+gzip", "org.opencontainers.image.title");
+        let (unpack, model) = ("io.deis.oras.content.unpack", "org.cncf.model.filepath");
+        let file = |path: &str| Ok(Content::File(path.into()));
+        let wasm = "application/vnd.wasm.content.layer.v1+wasm";
+        let helm = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
+        let digest = crate::digest::Digest::sha256(b"");
+        let unnamed = format!("sha256-{}", digest.hex());
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], Result<Content, &'a str>);
+        let table: &[Row<'_>] = &[
+            ("text/plain", &[(title, "a/b.txt")], file("a/b.txt")),
+            (
+                "text/plain",
+                &[(title, "/etc//./passwd")],
+                file("etc/passwd"),
+            ),
+            ("text/plain", &[(title, "a/../b")], Err("climbs")),
+            ("text/plain", &[(title, "..")], Err("climbs")),
+            ("text/plain", &[(title, "./")], Err("names no file")),
+            ("text/plain", &[(title, "a\0b")], Err("NUL")),
+            (tar, &[(title, "a.tgz")], file("a.tgz")),
+            (
+                tar,
+                &[(title, "docs"), (unpack, "true")],
+                Ok(Content::TarBelow("docs".into())),
+            ),
+            (tar, &[(title, "docs"), (unpack, "false")], file("docs")),
+            (tar, &[], Ok(Content::Tar)),
+            (tar, &[(model, "weights")], Ok(Content::Tar)),
+            ("x/model.v1.raw", &[(model, "w/a.bin")], file("w/a.bin")),
+            (helm, &[], Ok(Content::Tar)),
+            (helm, &[(title, "chart.tgz")], Ok(Content::Tar)),
+            (wasm, &[], file("module.wasm")),
+            ("application/wasm", &[(title, "x.wasm")], file("x.wasm")),
+            ("application/json", &[], file(&unnamed)),
+            (
+                "application/vnd.oci.empty.v1+json",
+                &[],
+                Ok(Content::Nothing),
+            ),
+            ("a/b.tar+gzip+encrypted", &[], Err("encrypted")),
+        ];
+        for (media_type, annotations, expected) in table {
+            let annotations = annotations.iter();
+            let layer = Descriptor {
+                media_type: (*media_type).to_owned(),
+                digest,
+                size: 0,
+                urls: Vec::new(),
+                annotations: annotations
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+            };
+            match (artifact_content(&layer), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(&found, expected, "{media_type}"),
+                (Err(why), Err(part)) => assert!(why.contains(part), "{media_type}: {why}"),
+                (found, expected) => panic!("{media_type}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
 
     #[test]
     fn layers_that_cannot_be_served_are_refused_by_name() {

@@ -26,6 +26,10 @@ pub(super) struct Policy<'a, W> {
     memory: &'a Memory,
     entries: u64,
     path: Vec<u8>,
+    /// Where a hard link leads, if entries are put below a directory.
+    link: Vec<u8>,
+    /// The directory that all entries lie below; empty: the root.
+    below: Vec<u8>,
     /// Content of the current member is thrown away.
     skip: bool,
 }
@@ -38,8 +42,27 @@ impl<'a, W: Write> Policy<'a, W> {
             memory,
             entries: 0,
             path: Vec::new(),
+            link: Vec::new(),
+            below: Vec::new(),
             skip: false,
         }
+    }
+
+    /// Puts all entries below a directory, given by its clean path.
+    pub(super) fn put_below(&mut self, directory: &[u8]) {
+        self.below = directory.to_vec();
+    }
+
+    /// The layer is this file, of so many bytes that follow; nothing else.
+    pub(super) fn file(&mut self, path: &[u8], size: u64) -> Result<(), Rejected> {
+        let header = EntryHeader {
+            path,
+            kind: Kind::File,
+            link: b"",
+            mode: 0o644,
+            mtime: 0,
+        };
+        self.writer.entry(&header, size).map_err(rejected)
     }
 
     pub(super) fn into_writer(self) -> Writer<W> {
@@ -55,6 +78,17 @@ pub(super) fn rejected(error: PackError) -> Rejected {
         PackError::Layer(why) => Rejected::Layer(why),
         PackError::Corrupt(_) => Rejected::Layer(error.to_string()),
     }
+}
+
+/// Puts a clean path below a directory, unless it lies there already (ORAS's directories name themselves in
+/// each of their entries).
+fn place(path: &mut Vec<u8>, below: &[u8]) {
+    let rest = path.strip_prefix(below);
+    if below.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) {
+        return;
+    }
+    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+    path.splice(0..0, [below, slash].concat());
 }
 
 /// Splits a whiteout's name: (kind, hidden name). Err for names that hide nothing valid.
@@ -87,6 +121,7 @@ impl<W: Write> Receiver for Policy<'_, W> {
         }
         self.path.clear();
         clean_into(&mut self.path, member.name);
+        place(&mut self.path, &self.below);
         let kind = match member.kind {
             MemberKind::File => Kind::File,
             MemberKind::Directory => Kind::Directory,
@@ -125,6 +160,12 @@ impl<W: Write> Receiver for Policy<'_, W> {
                 self.path.truncate(end);
                 self.skip = true;
                 (kind, b"")
+            }
+            None if kind == Kind::HardLink && !self.below.is_empty() => {
+                self.link.clear();
+                clean_into(&mut self.link, member.link);
+                place(&mut self.link, &self.below);
+                (kind, &self.link)
             }
             None if matches!(kind, Kind::Symlink | Kind::HardLink) => (kind, member.link),
             None => (kind, b""),
@@ -173,6 +214,22 @@ mod tests {
             let mut out = Vec::new();
             clean_into(&mut out, name.as_bytes());
             assert_eq!(out, expected.as_bytes(), "{name}");
+        }
+    }
+
+    #[test]
+    fn entries_of_a_directory_lie_below_it() {
+        for (path, below, expected) in [
+            ("a/b", "", "a/b"),
+            ("docs/a", "docs", "docs/a"),
+            ("docs", "docs", "docs"),
+            ("docs2/a", "docs", "docs/docs2/a"),
+            ("a", "x/docs", "x/docs/a"),
+            ("", "docs", "docs"),
+        ] {
+            let mut placed = path.as_bytes().to_vec();
+            place(&mut placed, below.as_bytes());
+            assert_eq!(placed, expected.as_bytes(), "{path} below {below}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::inflate::{DecodeError, Decoder, MAGIC_BYTES};
 use super::memory::Memory;
-use super::{Expected, UnpackError};
+use super::{Expected, Form, UnpackError};
 use crate::config::Limits;
 use std::io::{ErrorKind, Read};
 
@@ -120,7 +120,11 @@ impl<R: Read> Stage<'_, R> {
             if self.refused.is_none() && decoder.is_none() {
                 let start = &input.data()[..input.filled.min(MAGIC_BYTES)];
                 let media_type = &self.expected.media_type;
-                match Decoder::detect(start, media_type, self.memory.most_for_decoder()) {
+                let found = match self.expected.form {
+                    Form::File(_) => Ok(Decoder::Plain),
+                    _ => Decoder::detect(start, media_type, self.memory.most_for_decoder()),
+                };
+                match found {
                     Ok(found) => decoder = Some(found),
                     Err(error) => self.refuse(error)?,
                 }

@@ -23,6 +23,7 @@ fn expected(blob: &[u8], tar: &[u8]) -> Expected {
         size: blob.len() as u64,
         media_type: MEDIA_TYPE.into(),
         diff_id: Some(Digest::sha256(tar)),
+        form: Form::Tar,
     }
 }
 
@@ -510,5 +511,31 @@ fn fix_tar_checksums(tar: &mut [u8]) {
             let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
             block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_tar_make_one_file_whatever_they_look_like() {
+    for blob in [
+        gzip(b"a gzip that stays one"),
+        b"BZh9 no tar".to_vec(),
+        Vec::new(),
+    ] {
+        let of = |path: &str| Expected {
+            diff_id: None,
+            form: Form::File(path.into()),
+            ..expected(&blob, b"")
+        };
+        let wanted = of("a/b.bin");
+        let pack = run(&blob, &wanted, &limits()).expect("a pack");
+        assert_eq!(pack.origin().digest, wanted.identity());
+        assert_ne!(wanted.identity(), of("a/c.bin").identity());
+        assert!(content(&pack, "a/b.bin") == blob);
+        let lie = Expected {
+            digest: Digest::sha256(b"other bytes"),
+            ..wanted
+        };
+        let error = run(&blob, &lie, &limits()).map(drop);
+        assert!(matches!(error, Err(UnpackError::Mismatch(_))), "{error:?}");
     }
 }

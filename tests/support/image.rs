@@ -48,6 +48,7 @@ pub struct Layer {
     mtime: u64,
     encoding: Encoding,
     media_type: Option<String>,
+    annotations: Vec<(String, String)>,
 }
 
 impl Default for Layer {
@@ -65,6 +66,7 @@ impl Layer {
             mtime: MTIME,
             encoding: Encoding::Gzip,
             media_type: None,
+            annotations: Vec::new(),
         }
     }
     /// Modification time of the entries that follow.
@@ -163,6 +165,12 @@ impl Layer {
     /// The media type that the manifest states.
     pub fn media_type(mut self, media_type: &str) -> Layer {
         self.media_type = Some(media_type.to_owned());
+        self
+    }
+
+    /// An annotation of its descriptor.
+    pub fn annotation(mut self, name: &str, value: &str) -> Layer {
+        self.annotations.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -411,11 +419,15 @@ impl Image {
             let bytes = layer.compressed();
             let claimed = self.layer_sizes.iter().find(|(at, _)| *at == number);
             let size = claimed.map_or(bytes.len() as u64, |(_, size)| *size);
-            descriptors.push(json!({
+            let mut descriptor = json!({
                 "mediaType": layer.media_type.as_deref().unwrap_or(layer_type),
                 "digest": sha256(&bytes),
                 "size": size,
-            }));
+            });
+            if !layer.annotations.is_empty() {
+                descriptor["annotations"] = pairs(&layer.annotations);
+            }
+            descriptors.push(descriptor);
             blobs.push((sha256(&bytes), bytes));
         }
         let mut manifest = json!({

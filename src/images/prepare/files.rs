@@ -10,10 +10,10 @@ use crate::images::ledger::{blocking, name_of};
 use crate::images::select::select;
 use crate::images::view::Files;
 use crate::merge::{self, Tree, merge};
-use crate::oci::{self, Descriptor};
+use crate::oci::{self, Content, Descriptor};
 use crate::pack::{FORMAT_VERSION, Pack, PackError};
 use crate::reference::{Reference, Repository};
-use crate::unpack::Expected;
+use crate::unpack::{Expected, Form};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,22 +44,29 @@ impl Image {
         selection: &LayerSelection,
     ) -> Result<Vec<Expected>, ImageError> {
         let image = format!("image {} of `{repository}`", self.digest);
-        let numbers = select(selection, &self.layers);
-        if numbers.is_empty() {
-            let count = self.layers.len();
-            let text = format!("{image}: `layers: {selection}` selects none of its {count} layers");
-            return Err(ImageError::NotFound(text.into()));
-        }
-        let promise = |number: usize| {
+        let selection = match selection {
+            // The files of an artifact have a layer each.
+            LayerSelection::First if !self.has_config => &LayerSelection::All,
+            selection => selection,
+        };
+        let mut wanted = Vec::new();
+        for number in select(selection, &self.layers) {
             let layer = &self.layers[number];
-            oci::check_layer(layer).map_err(|why| {
+            let form = match self.has_config {
+                true => oci::check_layer(layer).map(|()| Some(Form::Tar)),
+                false => oci::artifact_content(layer).map(form),
+            };
+            let form = form.map_err(|why| {
                 let Descriptor {
                     digest, media_type, ..
                 } = layer;
                 let text = format!("{image}: layer {digest} is refused ({media_type}): {why}");
                 ImageError::Wrong(text.into())
             })?;
-            Ok(Expected {
+            let Some(form) = form else {
+                continue;
+            };
+            wanted.push(Expected {
                 digest: layer.digest,
                 size: layer.size,
                 media_type: layer.media_type.clone(),
@@ -67,9 +74,25 @@ impl Image {
                     true => self.config.diff_ids.get(number).copied(),
                     false => None,
                 },
-            })
-        };
-        numbers.into_iter().map(promise).collect()
+                form,
+            });
+        }
+        if wanted.is_empty() {
+            let count = self.layers.len();
+            let text = format!("{image}: `layers: {selection}` selects none of its {count} layers");
+            return Err(ImageError::NotFound(text.into()));
+        }
+        Ok(wanted)
+    }
+}
+
+/// What a layer of an artifact becomes; None: nothing.
+fn form(content: Content) -> Option<Form> {
+    match content {
+        Content::Tar => Some(Form::Tar),
+        Content::TarBelow(directory) => Some(Form::TarBelow(directory.into())),
+        Content::File(path) => Some(Form::File(path.into())),
+        Content::Nothing => None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::images::fetch::{Failed, base_key};
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository};
-use crate::unpack::Expected;
+use crate::unpack::{Expected, Form};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,7 +57,7 @@ impl Preparer {
         repository: &Repository,
         layer: &Expected,
     ) -> Result<Option<Lease<Pack>>, ImageError> {
-        let Some(pack) = self.sealed(&base_key(&layer.digest)).await else {
+        let Some(pack) = self.sealed(&base_key(&layer.identity())).await else {
             return self.held_otherwise(repository, layer).await;
         };
         let (host, digest) = (repository.host(), layer.digest);
@@ -138,7 +138,7 @@ impl Preparer {
     ) -> Result<Lease<Pack>, ImageError> {
         let repository = &reference.repository;
         let started = Instant::now();
-        let (outcome, lasting) = match self.sealed(&base_key(&layer.digest)).await {
+        let (outcome, lasting) = match self.sealed(&base_key(&layer.identity())).await {
             // From another host: this one has yet to deliver the same bytes.
             Some(pack) => {
                 let verified = self.fetcher.verify(repository, layer).await;
@@ -159,7 +159,9 @@ impl Preparer {
             Ok(pack) => {
                 self.ledger.claim_delivered(repository, layer.digest).await;
                 let diff_id = pack.origin().diff_id;
-                self.ledger.put_layer_of(diff_id, layer.digest).await;
+                if layer.form == Form::Tar {
+                    self.ledger.put_layer_of(diff_id, layer.digest).await;
+                }
                 tracing::info!(%reference, %digest, bytes, seconds, outcome = "ok", "fetched layer");
             }
             Err(error) => {
