@@ -5,7 +5,7 @@
 use blobserve::config::Limits;
 use blobserve::digest::Digest;
 use blobserve::pack::Pack;
-use blobserve::unpack::{Expected, Resources, Threads, unpack};
+use blobserve::unpack::{Expected, Form, Resources, Threads, unpack};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
@@ -26,6 +26,7 @@ fn main() {
         size: std::fs::metadata(&layer).expect("the layer").len(),
         media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
         diff_id: Some(diff_id),
+        form: Form::Tar,
     };
     println!(
         "layer: {files} files of {bytes} bytes, {} bytes gzip",

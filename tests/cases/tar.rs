@@ -4,7 +4,7 @@
 use blobserve::config::Limits;
 use blobserve::digest::Digest;
 use blobserve::pack::{Kind, Pack};
-use blobserve::unpack::{Expected, Resources, Threads, UnpackError, unpack};
+use blobserve::unpack::{Expected, Form, Resources, Threads, UnpackError, unpack};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -15,6 +15,7 @@ pub(super) fn unpack_layer(bytes: &[u8], threads: Threads) -> Result<Pack, Unpac
         size: bytes.len() as u64,
         media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
         diff_id: None,
+        form: Form::Tar,
     };
     let limits = Limits {
         layer_bytes: 16 << 30,
