@@ -4,10 +4,11 @@
 //! ```text
 //! <location>/blobserve-v1/          ours, 0700, under an exclusive lock on `lock`
 //!   lock                            holds the number of the process that has it
+//!   control                         socket of the server that has the lock (see `control`); left behind by kill -9, replaced
 //!   boot-id                         of the machine's boot that last wrote here
 //!   packs/<key>.pack                sealed: complete and verified; 0400 once known to be durable, 0600 until then
 //!   tmp/<number>                    being written; emptied at start
-//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins, diff IDs
+//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins, diff IDs, names of images, pins
 //! ```
 //!
 //! What a caller may rely on: nothing partial is ever visible under a final name; the sum
@@ -32,6 +33,7 @@ mod key;
 mod lease;
 mod lock;
 mod lru;
+mod pins;
 mod records;
 mod recovery;
 mod reservation;
@@ -43,6 +45,7 @@ mod tests;
 
 pub use key::Key;
 pub use lease::{Lease, WeakLease};
+pub use pins::Pin;
 pub use reservation::Reservation;
 
 use space::{Space, Stop};
@@ -66,6 +69,16 @@ pub enum BlobspaceError {
     /// Larger than the whole bound: no eviction can help (507).
     #[error("needs more than maxSizeBytes, {bound} bytes")]
     LargerThanBound {
+        /// The bound in bytes.
+        bound: u64,
+    },
+    /// What is pinned leaves less than is needed, and is never evicted (507).
+    #[error(
+        "pinned images hold {pinned} of maxSizeBytes, {bound} bytes: unpin one, or raise the bound"
+    )]
+    Pinned {
+        /// Bytes of pinned packs.
+        pinned: u64,
         /// The bound in bytes.
         bound: u64,
     },
@@ -147,15 +160,21 @@ pub enum RecordKind {
     Origin,
     /// Which layers have a diff ID.
     DiffId,
+    /// Which image a reference means: the catalogue's.
+    Name,
+    /// What is never evicted: see [`Blobspace::pin`].
+    Pin,
 }
 
 impl RecordKind {
-    const ALL: [RecordKind; 5] = [
+    const ALL: [RecordKind; 7] = [
         RecordKind::Document,
         RecordKind::Tag,
         RecordKind::Claim,
         RecordKind::Origin,
         RecordKind::DiffId,
+        RecordKind::Name,
+        RecordKind::Pin,
     ];
 
     fn directory(self) -> &'static str {
@@ -165,8 +184,19 @@ impl RecordKind {
             RecordKind::Claim => "claims",
             RecordKind::Origin => "origins",
             RecordKind::DiffId => "diff-ids",
+            RecordKind::Name => "names",
+            RecordKind::Pin => "pins",
         }
     }
+}
+
+/// A sealed pack, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackFacts {
+    /// On disk, in whole blocks.
+    pub bytes: u64,
+    /// End of the last lease, or its last beginning where one lasts; microseconds since 1970.
+    pub last_use: u64,
 }
 
 /// Sizes, for metrics and tests.
@@ -254,6 +284,35 @@ impl<C: Content> Blobspace<C> {
     /// Removes a record, if it is there.
     pub fn remove_record(&self, kind: RecordKind, name: &str) {
         self.space.remove_record(kind, name);
+    }
+    /// Names of the records of a kind, sorted. No use of them.
+    pub fn record_names(&self, kind: RecordKind) -> Vec<String> {
+        self.space.record_names(kind)
+    }
+    /// [`Blobspace::record`] that is no use of the record, and removes nothing.
+    pub fn peek_record(&self, kind: RecordKind, name: &str) -> Option<Vec<u8>> {
+        self.space.peek_record(kind, name)
+    }
+    /// What is known of a sealed pack without opening it. No use of it.
+    pub fn facts(&self, key: &Key) -> Option<PackFacts> {
+        self.space.facts(key)
+    }
+    /// Keeps packs and records from eviction, over restarts, until [`Blobspace::unpin`] of the same name
+    /// (a record's name). Replaces what the name kept before. They count in the bound.
+    pub fn pin(&self, name: &str, pin: Pin) -> Result<(), BlobspaceError> {
+        self.space.pin(name, pin)
+    }
+    /// Ends a pin, if there is one of that name.
+    pub fn unpin(&self, name: &str) {
+        self.space.unpin(name);
+    }
+    /// Whether there is a pin of that name.
+    pub fn is_pinned(&self, name: &str) -> bool {
+        self.space.is_pinned(name)
+    }
+    /// The directory that is ours.
+    pub fn root(&self) -> &Path {
+        &self.space.disk.root
     }
     /// What is in use now.
     pub fn usage(&self) -> Usage {

@@ -8,6 +8,7 @@
 //! The steps of [`Images::get`]: policy → tag to digest (freshness, [`tags`](self)) → manifest and
 //! configuration → layers (`prepare`, `fetch`), merged where there are several → replacements → view.
 
+mod catalogue;
 mod error;
 mod fetch;
 mod flight;
@@ -27,6 +28,7 @@ mod variants;
 mod view;
 
 pub use crate::encode::Coding;
+pub use catalogue::{Catalogue, Command, ImageRecord, LayerRecord, LayerState};
 pub use error::ImageError;
 pub use integrity::Integrity;
 pub use shown::Shown;
@@ -41,6 +43,7 @@ use crate::pack::Pack;
 use crate::reference::{Reference, Repository, Version};
 use crate::registry::Registries;
 use crate::rules::Rules;
+use catalogue::Names;
 use dashmap::{DashMap, Entry};
 use fetch::Fetcher;
 use flight::Flights;
@@ -147,6 +150,7 @@ struct Inner {
     integrity: Integrity,
     origins: Origins,
     variants: Variants,
+    names: Names,
     draining: watch::Sender<bool>,
 }
 
@@ -189,6 +193,7 @@ impl Images {
             config.memory_limit,
         );
         let ledger = Ledger::new(blobspace.clone());
+        let names = Names::new(blobspace.clone());
         let origins = Origins::new(ledger.clone());
         let variants = Variants::new(blobspace.clone(), metrics.clone(), config.memory_limit);
         let fetcher = Fetcher::new(
@@ -220,6 +225,7 @@ impl Images {
             integrity: Integrity::new(),
             origins,
             variants,
+            names,
             draining: watch::Sender::new(false),
         }))
     }
@@ -388,6 +394,7 @@ impl Inner {
         fresh: Duration,
     ) -> Result<View, ImageError> {
         let prepared = self.prepared(reference, policy, known.digest).await?;
+        self.note(reference, known.digest, &prepared).await;
         Ok(self.remember(reference, policy, &prepared, Some((known.validated, fresh))))
     }
 
@@ -459,14 +466,8 @@ impl Inner {
                 },
             )
             .await;
+        self.note(reference, digest, &prepared).await;
         Ok(self.remember(reference, policy, &prepared, Some((asked, self.tag_ttl))))
-    }
-
-    async fn forget(&self, reference: &Reference) {
-        if let Some((_, view)) = self.views.remove(reference) {
-            view.info.lasts.end();
-        }
-        self.preparer.ledger.remove_tag(reference).await;
     }
 
     async fn by_digest(
@@ -486,6 +487,9 @@ impl Inner {
         let outcome = self.prepared(reference, policy, digest).await;
         if let Err(error @ ImageError::NotFound(_)) = &outcome {
             self.missing.put(exact, error.clone());
+        }
+        if let Ok(prepared) = &outcome {
+            self.note(reference, digest, prepared).await;
         }
         let fresh = match reference.version {
             Version::Digest(_) => None,

@@ -17,7 +17,7 @@
 //! 7. [`pack`]: the file format that a layer is stored and served in.
 //!    [`merge`]: several layers as one tree.
 //! 8. [`blobspace`]: the size-bounded directory that holds packs and records.
-//! 9. [`service`], [`admin`], [`metrics`], [`access_log`], [`shutdown`], [`cli`]: assembly, probes, counters,
+//! 9. [`service`], [`admin`], [`metrics`], [`access_log`], [`control`], [`shutdown`], [`cli`]: assembly, probes, counters,
 //!    one line an answer, life cycle, the commands.
 //!
 //! `ARCHITECTURE.md` draws the map and states the rules between the modules.
@@ -28,6 +28,7 @@ pub mod archive;
 pub mod blobspace;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod digest;
 pub mod encode;
 pub mod http;

@@ -5,6 +5,7 @@ use crate::access_log::AccessLog;
 use crate::admin;
 use crate::blobspace::Blobspace;
 use crate::config::{self, Config};
+use crate::control::Control;
 use crate::http;
 use crate::images::{Ask, Images};
 use crate::metrics::Metrics;
@@ -97,6 +98,14 @@ impl Service {
             blobspace.clone(),
         )));
 
+        match Control::bind(blobspace.root()) {
+            Ok(control) => background.push(tokio::spawn(control.serve(images.clone()))),
+            // Images are served without it.
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: `blobserve images` cannot ask this process");
+            }
+        }
+
         let mut listeners = Vec::new();
         let (mut address, mut tls_address, mut certificates) = (None, None, None);
         if !config.tls.as_ref().is_some_and(|tls| tls.only) {
@@ -181,6 +190,8 @@ impl Service {
         }
         for task in self.background {
             task.abort();
+            // It has let go of all it has, the control socket for one; that it was aborted is no news.
+            let _ = task.await;
         }
         let blobspace = self.blobspace;
         let access_log = self.access_log;

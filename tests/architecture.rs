@@ -160,6 +160,12 @@ const RULES: &[Rule] = &[
         because: "a line is put into a buffer, and a plain thread writes it",
     },
     Rule {
+        module: "control",
+        may_name: &["images"],
+        must_not_name: &["axum", "hyper", "reqwest", "std::net"],
+        because: "commands come by a Unix socket, and the catalogue carries them out",
+    },
+    Rule {
         module: "metrics",
         may_name: &["blobspace"],
         must_not_name: &["tokio", "axum", "hyper", "reqwest"],

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use blobserve::blobspace::{
-    Blobspace, BlobspaceError, Content, Key, Lease, RecordKind, Reservation, Tuning, WeakLease,
+    Blobspace, BlobspaceError, Content, Key, Lease, Pin, RecordKind, Reservation, Tuning, WeakLease,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -133,6 +133,8 @@ struct Model {
     records: HashMap<String, Vec<u8>>,
     leases: Vec<(Key, Vec<u8>, Lease<Made>)>,
     weak: Vec<(Key, Vec<u8>, WeakLease<Made>)>,
+    /// By the pin's name.
+    pins: BTreeMap<String, Key>,
 }
 
 impl Model {
@@ -164,8 +166,15 @@ impl Model {
                 self.hold(key, lease);
             }
             Err(BlobspaceError::Full(_)) => {
-                assert!(!self.leases.is_empty(), "full of nothing");
+                let held = !self.leases.is_empty() || self.pinned() > 0;
+                assert!(held, "full of nothing");
             }
+            Err(BlobspaceError::Pinned { pinned, bound }) => {
+                assert_eq!((pinned, bound), (self.pinned(), self.bound));
+                assert!(pinned > 0 && pinned + (300 << 10) + (64 << 10) > bound);
+            }
+            // A writer that needs what a pin keeps from it, and what its own base holds.
+            Err(BlobspaceError::Contended) if self.pinned() > 0 && key.base_key().is_some() => {}
             Err(error) => panic!("{key:?}: {error}"),
         }
     }
@@ -221,19 +230,62 @@ impl Model {
                 assert_eq!(self.store.record(RecordKind::Tag, &name), None);
                 self.records.remove(&name);
             }
-            96..=97 => self.restart(),
+            96 => self.restart(),
+            98 => {
+                let name = format!("p{}", self.random.u8(..4));
+                let key = Key::base(&format!("k{}", self.random.u8(..12)));
+                let pin = Pin {
+                    packs: vec![key.clone()],
+                    records: vec![],
+                };
+                if self.store.pin(&name, pin).is_ok() {
+                    self.pins.insert(name, key);
+                }
+            }
+            99 => self.unpin(),
             _ => self.weak.truncate(3),
+        }
+    }
+    fn unpin(&mut self) {
+        if let Some((name, _)) = self.pins.pop_first() {
+            self.store.unpin(&name);
+        }
+    }
+    /// Pinned packs that are here.
+    fn kept(&self) -> BTreeMap<Key, u64> {
+        let pinned = self.pins.values();
+        let here = pinned.filter_map(|key| Some((key.clone(), self.store.facts(key)?.bytes)));
+        here.collect()
+    }
+    fn pinned(&self) -> u64 {
+        self.kept().values().sum()
+    }
+    /// A step that evicts no pinned pack. One may be discarded as bad.
+    fn step_keeping_pins(&mut self) {
+        let before = self.kept();
+        let committed: Vec<Key> = self.committed.keys().cloned().collect();
+        self.step();
+        let after = self.kept();
+        for key in before.keys() {
+            let discarded = committed.contains(key) && !self.committed.contains_key(key);
+            let unpinned = !self.pins.values().any(|pinned| pinned == key);
+            let kept = after.contains_key(key);
+            assert!(kept || discarded || unpinned, "{key:?} was evicted, pinned");
         }
     }
     /// With a clean end or without one; leases of the old store go on being readable.
     fn restart(&mut self) {
+        self.bound = self.random.u64(1..4) * MIB;
+        // A bound that is lowered below what is pinned is exceeded: no step of this test.
+        while self.pinned() > self.bound / 2 {
+            self.unpin();
+        }
         let before = self.store.usage();
         if self.random.bool() {
             self.store.close();
         }
         let elsewhere = TempDir::new().unwrap();
         self.store = open(elsewhere.path(), 0, 0);
-        self.bound = self.random.u64(1..4) * MIB;
         self.store = open(self.location.path(), self.bound, 100);
         let after = self.store.usage();
         if before.sealed_bytes + before.record_bytes <= self.bound {
@@ -291,9 +343,10 @@ fn random_operations_agree_with_a_plain_map_and_keep_the_bound() {
         records: HashMap::new(),
         leases: Vec::new(),
         weak: Vec::new(),
+        pins: BTreeMap::new(),
     };
     for _ in 0..1500 {
-        model.step();
+        model.step_keeping_pins();
         model.check();
     }
 }

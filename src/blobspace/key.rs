@@ -58,7 +58,10 @@ impl Key {
     }
     /// The key of a file found on disk; None for a name that no key makes.
     pub(super) fn of_file_name(name: &str) -> Option<Key> {
-        let name = name.strip_suffix(SUFFIX)?;
+        Key::of_name(name.strip_suffix(SUFFIX)?)
+    }
+    /// The key that [`Key::as_str`] gave; None for a name that no key makes.
+    pub(super) fn of_name(name: &str) -> Option<Key> {
         let (base, side) = match name.split_once('+') {
             Some((base, side)) => (base, Some(side)),
             None => (name, None),

@@ -89,6 +89,12 @@ impl<C: Content> Clone for Lease<C> {
         Lease(self.0.clone())
     }
 }
+impl<C: Content> Drop for Lease<C> {
+    /// The end of a lease is a use: one load and one store, at most, every 100 ms.
+    fn drop(&mut self) {
+        self.0.stored.touch(self.0.clock.coarse());
+    }
+}
 impl<C: Content> std::ops::Deref for Lease<C> {
     type Target = C;
     fn deref(&self) -> &C {

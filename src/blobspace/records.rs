@@ -88,7 +88,7 @@ fn is_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-fn body(file: &[u8]) -> Option<&[u8]> {
+pub(super) fn body(file: &[u8]) -> Option<&[u8]> {
     let (header, body) = file.split_at_checked(HEADER)?;
     let sum = header.strip_prefix(MAGIC)?;
     (sum == xxh3_64(body).to_le_bytes()).then_some(body)
@@ -138,6 +138,29 @@ impl<C: Content> Space<C> {
             tracing::warn!(path = %path.display(), why, "removed a record that cannot be used");
         }
         None
+    }
+
+    /// See [`super::Blobspace::record_names`].
+    pub(super) fn record_names(&self, kind: RecordKind) -> Vec<String> {
+        let state = self.when_records_known(self.lock());
+        let all = state.records.map.keys();
+        let mut names: Vec<String> = all
+            .filter(|(of, _)| *of == kind)
+            .map(|(_, name)| name.to_string())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// See [`super::Blobspace::peek_record`].
+    pub(super) fn peek_record(&self, kind: RecordKind, name: &str) -> Option<Vec<u8>> {
+        if !is_name(name) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let mut file = disk::open(&self.record_path(kind, name)).ok()?;
+        file.read_to_end(&mut bytes).ok()?;
+        body(&bytes).map(<[u8]>::to_vec)
     }
 
     /// See [`super::Blobspace::put_record`].
@@ -258,7 +281,9 @@ impl<C: Content> Space<C> {
             .records
             .map
             .iter()
-            .filter(|(_, record)| record.last_use.saturating_add(protection) <= now)
+            .filter(|(of, record)| {
+                record.last_use.saturating_add(protection) <= now && !state.pins.has_record(of)
+            })
             .map(|((kind, name), record)| (record.last_use, *kind, name.clone()))
             .collect();
         idle.sort_unstable_by_key(|(last_use, ..)| *last_use);

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::UNIX_EPOCH;
 
 /// What belongs directly into our directory.
-const KNOWN: [&str; 5] = ["lock", "boot-id", "packs", "tmp", "records"];
+const KNOWN: [&str; 6] = ["lock", "control", "boot-id", "packs", "tmp", "records"];
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -20,6 +20,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// else [`find`] and [`measure`] do, in the background, so that a start takes no longer with a thousand packs.
 pub(super) fn recover<C: Content>(space: &Arc<Space<C>>) -> Result<(), BlobspaceError> {
     sweep(space)?;
+    space.read_pins();
     if booted_since(space) {
         list(space, true)?;
         // Before anything is written: that may have to evict.

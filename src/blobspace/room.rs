@@ -99,6 +99,7 @@ impl<C: Content> Space<C> {
             }
             let have = me.reserved;
             self.check_base_fits(&state, number, need)?;
+            check_pinned_leave(&state, self.bound, need)?;
             let want = with_step(self.bound, have, need);
             let free = self.bound.saturating_sub(state.used());
             if have + free >= need {
@@ -222,7 +223,8 @@ impl<C: Content> Space<C> {
                 break;
             }
             let spared = candidate.leased && spare == Spare::Leased;
-            if !spared && !pinned.contains(&candidate.key) {
+            let kept = pinned.contains(&candidate.key) || state.pins.has_pack(&candidate.key);
+            if !spared && !kept {
                 let before = evicted.len();
                 sum += self.evict(state, &candidate.key, evicted);
                 state.evictions += (evicted.len() - before) as u64;
@@ -257,6 +259,7 @@ impl<C: Content> Space<C> {
                 let missing = short - state.falling;
                 let gone = self.evict_packs(&mut state, missing, Spare::Leased, &mut evicted);
                 if gone == 0 && self.evict_records(&mut state, missing) == 0 {
+                    check_pinned_leave(&state, self.bound, bytes)?;
                     return Err(BlobspaceError::Full(
                         "readers and writers hold all of maxSizeBytes".into(),
                     ));
@@ -306,6 +309,19 @@ impl<C: Content> Space<C> {
             }
         }
     }
+}
+
+/// No eviction helps a writer where what is pinned, with the records, leaves less than it needs.
+fn check_pinned_leave<C: Content>(
+    state: &State<C>,
+    bound: u64,
+    need: u64,
+) -> Result<(), BlobspaceError> {
+    let pinned = state.pinned();
+    if pinned > 0 && pinned.saturating_add(need) > bound {
+        return Err(BlobspaceError::Pinned { pinned, bound });
+    }
+    Ok(())
 }
 
 fn out_of_patience<C: Content>(

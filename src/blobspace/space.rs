@@ -3,8 +3,9 @@
 use super::disk::{self, Disk};
 use super::key::Key;
 use super::lease::{Clock, Lease, Opened, Stored};
+use super::pins::Pins;
 use super::records::RecordIndex;
-use super::{Content, Tuning, Usage};
+use super::{Content, PackFacts, Tuning, Usage};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -43,6 +44,7 @@ pub(super) struct State<C: Content> {
     /// Active reservations by age.
     pub(super) writers: BTreeMap<u64, Writer>,
     pub(super) records: RecordIndex,
+    pub(super) pins: Pins,
     /// Bytes of the packs in `table`.
     pub(super) sealed: u64,
     /// Bytes of packs that are unlinked and not freed yet.
@@ -186,6 +188,7 @@ impl<C: Content> Space<C> {
                 table: BTreeMap::new(),
                 writers: BTreeMap::new(),
                 records,
+                pins: Pins::default(),
                 sealed: 0,
                 evicted: 0,
                 falling: 0,
@@ -363,6 +366,16 @@ impl<C: Content> Space<C> {
     pub(super) fn sides(&self, base: &Key) -> Vec<Key> {
         let state = self.when_found(self.lock());
         state.sides(base)
+    }
+
+    /// See [`super::Blobspace::facts`].
+    pub(super) fn facts(&self, key: &Key) -> Option<PackFacts> {
+        let state = self.when_measured(self.lock());
+        let stored = &state.table.get(key)?.stored;
+        Some(PackFacts {
+            bytes: stored.bytes.load(Relaxed),
+            last_use: stored.last_use.load(Relaxed),
+        })
     }
 
     pub(super) fn usage(&self) -> Usage {

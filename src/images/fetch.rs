@@ -366,7 +366,7 @@ impl Fetcher {
                     Some(full @ BlobspaceError::LargerThanBound { .. }) => {
                         Failure::Fault(ImageError::TooLarge(format!("{named}: {full}").into()))
                     }
-                    Some(full @ BlobspaceError::Full(_)) => {
+                    Some(full @ (BlobspaceError::Full(_) | BlobspaceError::Pinned { .. })) => {
                         Failure::Final(ImageError::TooLarge(format!("{named}: {full}").into()))
                     }
                     other => {

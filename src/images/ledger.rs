@@ -236,13 +236,13 @@ pub(super) fn name_of(digest: &Digest) -> String {
 }
 
 /// The claims of a delivery: the host's and the repository's.
-fn delivered(repository: &Repository, digest: Digest) -> [String; 2] {
+pub(super) fn delivered(repository: &Repository, digest: Digest) -> [String; 2] {
     [
         format!("{} {digest}", repository.host()),
         format!("{repository}@{digest}"),
     ]
 }
 
-fn hashed(text: &str) -> String {
+pub(super) fn hashed(text: &str) -> String {
     Digest::sha256(text.as_bytes()).hex()
 }

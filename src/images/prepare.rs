@@ -25,6 +25,7 @@ use crate::reference::{Reference, Repository};
 use crate::registry::Registries;
 use crate::rules::Rules as SiteRules;
 use crate::unpack::Expected;
+pub(super) use files::chain_key;
 use files::tree_key;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +146,11 @@ impl Preparer {
         })
     }
 
+    /// Whether the layer is being fetched from the host.
+    pub(super) fn fetches(&self, host: &str, layer: Digest) -> bool {
+        self.layers.has(&(host.to_owned(), layer))
+    }
+
     /// Whether the repository's manifest of that digest is on disk.
     pub(super) async fn is_known(&self, repository: &Repository, digest: Digest) -> bool {
         self.ledger.repository_has(repository, digest).await
@@ -251,7 +257,9 @@ fn crowded(repository: &Repository, digest: &Digest) -> ImageError {
 
 fn unwritten(error: &BlobspaceError) -> ImageError {
     match error {
-        BlobspaceError::LargerThanBound { .. } | BlobspaceError::Full(_) => {
+        BlobspaceError::LargerThanBound { .. }
+        | BlobspaceError::Pinned { .. }
+        | BlobspaceError::Full(_) => {
             ImageError::TooLarge(format!("modified files: {error}").into())
         }
         BlobspaceError::Contended => {

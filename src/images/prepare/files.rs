@@ -23,7 +23,7 @@ use std::time::Duration;
 const AT_ONCE: usize = 8;
 
 /// The key of the merged index of a chain.
-fn chain_key(chain: &Digest) -> Key {
+pub(in crate::images) fn chain_key(chain: &Digest) -> Key {
     Key::base(&format!("chain-{}-v{FORMAT_VERSION}", name_of(chain)))
 }
 

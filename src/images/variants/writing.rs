@@ -34,7 +34,11 @@ pub(super) fn make(shared: &Shared, jobs: &[Job]) {
     if let Err(error) = write(shared, base, shelf, &jobs, &there) {
         let pause = match blobspace_error(&error) {
             Some(BlobspaceError::Contended) => CONTENDED,
-            Some(BlobspaceError::LargerThanBound { .. } | BlobspaceError::Full(_)) => FULL,
+            Some(
+                BlobspaceError::LargerThanBound { .. }
+                | BlobspaceError::Pinned { .. }
+                | BlobspaceError::Full(_),
+            ) => FULL,
             Some(BlobspaceError::Io(_)) | None => {
                 tracing::error!(pack = base.as_str(), %error, "variants could not be written");
                 FAILED
