@@ -212,6 +212,27 @@ async fn the_same_question_has_the_same_answer_and_others_have_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_only_asks_whether_it_has_the_file_is_answered_alike_each_time() {
+    let layer = Layer::new().file("a.js", "let a = 1;");
+    let (registry, site) = served(layer, json!({})).await;
+    let path = registry.path("team/app:v1", "/a.js");
+    let tag = site.get(&path).await.expect(200);
+    let known = format!("If-None-Match: {}\r\n", tag.header("etag").unwrap());
+    let mut connection = Connection::to(&site).await;
+    let first = connection.get(&path, &known).await;
+    assert_eq!(first.status(), 304);
+    for _ in 0..3 {
+        let again = connection.get(&path, &known).await;
+        assert_eq!(again.fields(), first.fields());
+    }
+    let whole = connection.get(&path, "").await;
+    assert_eq!((whole.status(), &whole.body[..]), (200, &b"let a = 1;"[..]));
+    let other = connection.get(&path, "If-None-Match: \"other\"\r\n").await;
+    assert_eq!(other.fields(), whole.fields());
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_in_one_piece_and_in_single_bytes_are_answered_in_their_order() {
     let layer = Layer::new().file("a", "1").file("b", noise(7, 300_000));
     let (registry, site) = served(layer, json!({})).await;

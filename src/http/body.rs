@@ -34,8 +34,8 @@ pub(crate) struct Body {
     visit: Option<Arc<Visit>>,
 }
 
-/// A body that is one whole file, and that the same request gets again as long as the view is current and
-/// the file can be had.
+/// A body that is one whole file, or would be without the condition that made it a 304, and that the same
+/// request gets again as long as the view is current and the file can be had.
 pub(super) struct Whole {
     pub(super) view: Arc<ViewInfo>,
     pub(super) file: Arc<FileNode>,

@@ -21,6 +21,7 @@ use super::socket::{Pulse, Socket};
 use crate::access_log::{Answered, Asked, Cache};
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 use head::{Head, Room, Told};
 use http::header;
 use http::request::Parts;
@@ -127,7 +128,17 @@ impl<R: Respond> Conversation<'_, R> {
                     let pulse = self.pulse.clone();
                     let _answering = pulse.answer();
                     let response = self.respond.respond(&request).await;
-                    self.send(response, key, close).await?
+                    let learn = response.status() == StatusCode::NOT_MODIFIED
+                        && response.body().settled().is_some();
+                    let (learning, key) = match learn {
+                        true => (key, None),
+                        false => (None, key),
+                    };
+                    let close = self.send(response, key, close).await?;
+                    if let Some(key) = learning {
+                        self.learn(*request, key);
+                    }
+                    close
                 }
                 Turn::Rest(head, body, close) => {
                     let pulse = self.pulse.clone();
@@ -211,8 +222,7 @@ impl<R: Respond> Conversation<'_, R> {
                         self.socket.give_back(&input[start..end]);
                         return Poll::Ready(Ok(Turn::Ended(Ended::Other)));
                     };
-                    let key = head.plain.filter(|plain| plain.if_none_match.is_none());
-                    let key = key.and_then(|plain| Key::of(head.target, &plain));
+                    let key = head.plain.and_then(|plain| Key::of(head.target, &plain));
                     Turn::Ask(Box::new(request), key, close)
                 }
             };
@@ -364,6 +374,23 @@ impl<R: Respond> Conversation<'_, R> {
         Ok(close)
     }
 
+    /// Remembers what a client that asked whether it has the file would have got otherwise: browsers that
+    /// come back ask nothing else. Not when it cannot be told at once.
+    fn learn(&self, mut request: Parts, key: Key) {
+        request.headers.remove(header::IF_NONE_MATCH);
+        let Some(response) = self.respond.rehearse(&request).now_or_never() else {
+            return;
+        };
+        let (head, body) = response.into_parts();
+        let visit = Visit::of(&request.extensions).map(|visit| &**visit);
+        let answer = body
+            .settled()
+            .and_then(|whole| Answer::of(head.status, &head.headers, whole, visit));
+        if let Some(answer) = answer {
+            remembered::with(|memory| memory.put(key, answer));
+        }
+    }
+
     async fn write(&mut self, mut head: Bytes, mut body: Body) -> io::Result<()> {
         loop {
             let piece = match poll_fn(|context| body.poll_piece(context)).await {
@@ -383,6 +410,8 @@ impl<R: Respond> Conversation<'_, R> {
             if body.length() == 0 {
                 return self.socket.flush().await;
             }
+            // Others on this reactor are not to wait for the end of a large file.
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -234,14 +234,11 @@ impl Representation {
         let status = decision.status();
         match decision {
             Decision::Whole => {
-                let mut body = match *method {
+                let body = match *method {
                     Method::HEAD => Body::of_length(length),
                     _ => self.body(0..length).await?,
                 };
-                if let (Content::File(file), Some(view)) = (&self.content, &self.settled) {
-                    let (view, file) = (view.clone(), file.clone());
-                    body.settle(Whole { view, file });
-                }
+                let body = self.marked(body);
                 Ok(self.response(status, body))
             }
             Decision::Part(range) => {
@@ -252,7 +249,10 @@ impl Representation {
                 Ok(response)
             }
             Decision::Parts(ranges) => Box::pin(self.multipart(&ranges)).await,
-            Decision::NotModified => Ok(self.response(status, Body::default())),
+            Decision::NotModified => {
+                let body = self.marked(Body::default());
+                Ok(self.response(status, body))
+            }
             Decision::PreconditionFailed => {
                 let text = "this is not the version that the condition names";
                 let mut response = error::error(status, text);
@@ -277,6 +277,15 @@ impl Representation {
             Content::File(node) => node.length,
             Content::Bytes(bytes) => bytes.len() as u64,
         }
+    }
+
+    /// The body, with what may be remembered of the whole.
+    fn marked(&self, mut body: Body) -> Body {
+        if let (Content::File(file), Some(view)) = (&self.content, &self.settled) {
+            let (view, file) = (view.clone(), file.clone());
+            body.settle(Whole { view, file });
+        }
+        body
     }
 
     async fn body(&self, range: Range<u64>) -> Result<Body, Response<Body>> {

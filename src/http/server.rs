@@ -99,6 +99,10 @@ impl Respond for Shared {
         response
     }
 
+    async fn rehearse(&self, request: &Parts) -> Response<Body> {
+        self.serve.answer(request).await
+    }
+
     fn access_log(&self) -> Option<&AccessLog> {
         self.access_log.as_ref()
     }
