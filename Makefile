@@ -29,7 +29,7 @@ test:
 cases:
 	BLOBSERVE_CASES="$(BLOBSERVE_CASES)" cargo test --features cases --test cases
 
-# Against docker-registry, skopeo, umoci and promtool; `make tools` installs them.
+# Against docker-registry, skopeo, umoci, promtool, nginx and Chromium; `make tools` installs them.
 real:
 	cargo test --features real --test real
 
@@ -49,7 +49,7 @@ deploy: $(VENV)/bin/kubernetes-validate
 demo:
 	$(PYTHON) demo/make.py --check
 
-# Debian packages for `make real`, the Python package for `make deploy`.
+# Debian packages and those of Python and Node for `make real`, the Python package for `make deploy`.
 tools: $(VENV)/bin/kubernetes-validate
 	tests/real/install.sh
 

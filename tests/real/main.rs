@@ -1,4 +1,4 @@
-//! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `promtool`, `strace`, `curl`, `nginx`, `httplint`, and OpenSSL
+//! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `promtool`, `strace`, `curl`, `nginx`, `httplint`, Chromium, and OpenSSL
 //! for a token service's signatures. `install.sh` fetches what is missing. Everything listens on
 //! loopback; nothing but the installation leaves the machine.
 //!
@@ -10,6 +10,7 @@
 #![allow(unreachable_pub)]
 
 mod binary;
+mod browser;
 mod clients;
 mod disk;
 mod kill;
@@ -23,3 +24,4 @@ mod sources;
 mod support;
 mod tokens;
 mod trees;
+mod webm;
