@@ -115,3 +115,18 @@ async fn what_is_not_ours_in_the_location_is_never_touched() {
         .mode();
     assert_eq!(mode & 0o777, 0o700);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_that_are_removed_under_a_running_server_come_back() {
+    let registry = images(3).await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = json!({"blobSpace": {"location": directory.path()}});
+    let site = Site::start(&[&registry], settings).await;
+    for (number, removed) in ["packs", "tmp", "records"].iter().enumerate() {
+        std::fs::remove_dir_all(directory.path().join("blobserve-v1").join(removed)).unwrap();
+        let path = registry.path(&format!("team/app:v{number}"), "/");
+        let text = site.get(&path).await.expect(200).text();
+        assert_eq!(text, number.to_string(), "without {removed}");
+    }
+    site.stop().await;
+}

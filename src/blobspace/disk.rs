@@ -50,12 +50,7 @@ impl Disk {
             next: AtomicU64::new(0),
             root,
         };
-        for path in [&disk.packs, &disk.tmp, &disk.root.join("records")] {
-            lock::make_private(path, false)?;
-        }
-        for kind in RecordKind::ALL {
-            lock::make_private(&disk.records(kind), false)?;
-        }
+        disk.make_directories()?;
         Ok(disk)
     }
     pub(super) fn records(&self, kind: RecordKind) -> PathBuf {
@@ -67,13 +62,43 @@ impl Disk {
     /// A new file under a temporary name, 0600.
     pub(super) fn create(&self) -> io::Result<(PathBuf, File)> {
         let path = self.tmp.join(self.next.fetch_add(1, Relaxed).to_string());
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)?;
+        let file = self.restoring(|| {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+        })?;
         Ok((path, file))
+    }
+    /// Gives a temporary file its final name.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.restoring(|| fs::rename(from, to))
+    }
+    /// Runs it again if a directory was missing and could be made: somebody may empty a cache by hand
+    /// while it is used. Not the root: with it the lock would be gone, and another process may have taken it.
+    fn restoring<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match work() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.make_directories().map_err(|failed| {
+                    tracing::error!(error = %failed, "the blobspace was removed while it is used: restart the service");
+                    error
+                })?;
+                work()
+            }
+            done => done,
+        }
+    }
+    /// Those that are missing.
+    fn make_directories(&self) -> Result<(), BlobspaceError> {
+        for path in [&self.packs, &self.tmp, &self.root.join("records")] {
+            lock::make_private(path, false)?;
+        }
+        for kind in RecordKind::ALL {
+            lock::make_private(&self.records(kind), false)?;
+        }
+        Ok(())
     }
     /// What a failed write is. The words about a full disk reach users, so the path goes into the log.
     pub(super) fn error(&self, what: &str, path: &Path, error: &io::Error) -> BlobspaceError {

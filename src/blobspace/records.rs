@@ -186,7 +186,7 @@ impl<C: Content> Space<C> {
         let now = self.clock.advance();
         let mut state = self.lock();
         let renamed = written.and_then(|tmp| {
-            fs::rename(&tmp, &path).map_err(|e| {
+            self.disk.rename(&tmp, &path).map_err(|e| {
                 let _ = disk::remove(&tmp);
                 self.disk.error("cannot write", &path, &e)
             })

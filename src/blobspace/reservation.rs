@@ -5,7 +5,7 @@ use super::key::Key;
 use super::lease::{Lease, Opened};
 use super::space::{Space, Writer};
 use super::{BlobspaceError, Content};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,7 +98,11 @@ impl<C: Content> Reservation<C> {
         let space = self.space.clone();
         let failed = |what: &str, path: &PathBuf, e: &io::Error| space.disk.error(what, path, e);
         // 1. True up: what the file takes, rather than what was reserved.
-        let file = disk::open(&self.path).map_err(|e| failed("cannot read", &self.path, &e))?;
+        let file = disk::open(&self.path).map_err(|e| match e.kind() {
+            // Removed under our hands: another attempt makes another file.
+            io::ErrorKind::NotFound => BlobspaceError::Contended,
+            _ => failed("cannot read", &self.path, &e),
+        })?;
         let found = file
             .metadata()
             .map_err(|e| failed("cannot read", &self.path, &e))?;
@@ -131,7 +135,9 @@ impl<C: Content> Reservation<C> {
             if base.is_some_and(|base| !state.table.contains_key(&base)) {
                 return Err(BlobspaceError::Contended);
             }
-            fs::rename(&self.path, space.disk.pack(&self.key))
+            space
+                .disk
+                .rename(&self.path, &space.disk.pack(&self.key))
                 .map_err(|e| failed("cannot seal", &self.path, &e))?;
             self.renamed = true;
             let me = state.writers.remove(&self.number);

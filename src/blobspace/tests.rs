@@ -199,6 +199,42 @@ fn mappings_over_the_cap_are_closed_and_opened_again_when_asked_for() {
 }
 
 #[test]
+fn directories_that_are_removed_meanwhile_are_made_again() {
+    let location = TempDir::new().unwrap();
+    let store = open(&location, MIB);
+    for removed in ["packs", "tmp", "records", "records/tags"] {
+        put(&store, &base(removed.rsplit('/').next().unwrap()), 10 * KIB);
+        store.put_record(RecordKind::Tag, "old", b"1").unwrap();
+        fs::remove_dir_all(own(&location).join(removed)).unwrap();
+        let lease = write(
+            &store,
+            &base(&format!("after-{}", removed.len())),
+            &pack(10, 1),
+        );
+        assert_eq!(lease.unwrap().bytes.len(), 10, "{removed}");
+        store.put_record(RecordKind::Tag, "new", b"2").unwrap();
+        let found = store.record(RecordKind::Tag, "new");
+        assert_eq!(found.as_deref(), Some(&b"2"[..]), "{removed}");
+    }
+    // A file that is being written is lost with its directory; another attempt makes another.
+    let mut reservation = store.reserve(&base("torn")).unwrap();
+    reservation.write_all(&pack(10, 1)).unwrap();
+    fs::remove_dir_all(own(&location).join("tmp")).unwrap();
+    assert!(matches!(
+        reservation.commit(),
+        Err(BlobspaceError::Contended)
+    ));
+    write(&store, &base("torn"), &pack(10, 1)).unwrap();
+    // Not what holds the lock.
+    fs::remove_dir_all(own(&location)).unwrap();
+    assert!(matches!(
+        store.reserve(&base("x")),
+        Err(BlobspaceError::Io(_))
+    ));
+    assert!(!own(&location).exists());
+}
+
+#[test]
 fn a_weak_lease_moves_the_last_use() {
     let location = TempDir::new().unwrap();
     let store = open(&location, MIB);
