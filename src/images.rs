@@ -321,27 +321,30 @@ impl Inner {
                 self.by_digest(reference, policy, *digest).await
             }
             (Version::Digest(digest), Ask::ReadOnly) => {
+                // Boarded before the look at the disk: what flies and lands meanwhile is known by then.
                 let key = (reference.repository.clone(), *digest);
-                let known = self.digests.has(&key)
-                    || self.preparer.is_known(&reference.repository, *digest).await;
-                if !known {
-                    return Err(unknown(reference));
+                let flight = self.digests.joined(&key);
+                if self.preparer.is_known(&reference.repository, *digest).await {
+                    return self.by_digest(reference, policy, *digest).await;
                 }
-                self.by_digest(reference, policy, *digest).await
+                match flight {
+                    Some(flight) => Ok(self.remember(reference, policy, &flight.await?, None)),
+                    None => Err(unknown(reference)),
+                }
             }
             (Version::Tag(_), Ask::Normal) => self.by_tag(reference, policy).await,
-            (Version::Tag(_), Ask::ReadOnly) => match self.preparer.ledger.tag(reference).await {
-                Some(known)
-                    if self
-                        .preparer
-                        .is_known(&reference.repository, known.digest)
-                        .await =>
+            (Version::Tag(_), Ask::ReadOnly) => {
+                let flight = self.tags.joined(reference);
+                if let Some(KnownTag { digest, .. }) = self.preparer.ledger.tag(reference).await
+                    && self.preparer.is_known(&reference.repository, digest).await
                 {
-                    self.by_digest(reference, policy, known.digest).await
+                    return self.by_digest(reference, policy, digest).await;
                 }
-                _ if self.tags.has(reference) => self.revalidated(reference, policy).await,
-                _ => Err(unknown(reference)),
-            },
+                match flight {
+                    Some(flight) => flight.await,
+                    None => Err(unknown(reference)),
+                }
+            }
         }
     }
 

@@ -84,6 +84,12 @@ where
         lock(&self.table).contains_key(key)
     }
 
+    /// Boards the job for `key` if one is under way, at once; starts none. What is returned waits for its outcome.
+    pub(super) fn joined(&self, key: &K) -> Option<impl Future<Output = Outcome<T>> + use<K, T>> {
+        let waiting = lock(&self.table).get(key)?.subscribe();
+        Some(told(waiting))
+    }
+
     /// Jobs under way.
     pub(super) fn count(&self) -> usize {
         lock(&self.table).len()
@@ -98,14 +104,7 @@ where
     where
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
-        let mut waiting = self.board(key, job)?;
-        let told = waiting.wait_for(Option::is_some).await;
-        match told.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
-            _ => Err(ImageError::Internal(
-                "the job that fetched this image ended abnormally".into(),
-            )),
-        }
+        told(self.board(key, job)?).await
     }
 
     fn board<F>(&self, key: K, job: impl FnOnce() -> F) -> Result<Waiting<T>, ImageError>
@@ -150,6 +149,16 @@ where
     }
 }
 
+async fn told<T: Clone>(mut waiting: Waiting<T>) -> Outcome<T> {
+    let told = waiting.wait_for(Option::is_some).await;
+    match told.as_deref() {
+        Ok(Some(outcome)) => outcome.clone(),
+        _ => Err(ImageError::Internal(
+            "the job that fetched this image ended abnormally".into(),
+        )),
+    }
+}
+
 fn lock<K, T>(
     table: &Mutex<HashMap<K, Telling<T>>>,
 ) -> std::sync::MutexGuard<'_, HashMap<K, Telling<T>>> {
@@ -161,6 +170,24 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
+
+    #[tokio::test]
+    async fn who_only_joins_starts_nothing_and_is_told_of_a_job_that_ended_meanwhile() {
+        let flights = Flights::<u8, u32>::new();
+        assert!(flights.joined(&1).is_none());
+        assert_eq!(flights.count(), 0);
+        let (land, landing) = tokio::sync::oneshot::channel();
+        let first = flights.board(1, || async move {
+            landing.await.unwrap();
+            Ok(7)
+        });
+        assert!(flights.joined(&2).is_none());
+        let second = flights.joined(&1).unwrap();
+        land.send(()).unwrap();
+        assert_eq!(told(first.unwrap()).await.unwrap(), 7);
+        assert!(flights.joined(&1).is_none(), "it has ended");
+        assert_eq!(second.await.unwrap(), 7);
+    }
 
     #[tokio::test]
     async fn a_hundred_waiters_share_one_job() {
