@@ -295,3 +295,27 @@ async fn a_replaced_file_has_its_new_size_and_no_time() {
     assert_eq!(largest["modified"], json!(null));
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_images_that_are_not_configured_keep_their_policy_in_the_sandbox() {
+    let registry = Registry::start().await;
+    registry.push("team/app", "v1", &Image::of(tree()));
+    let settings = json!({"listing": true});
+    let site = Site::start(&[&registry], settings).await;
+    let policy_of = async |path: &str| {
+        let answer = site.get(&registry.path("team/app:v1", path)).await;
+        let policy = answer
+            .expect(200)
+            .header("content-security-policy")
+            .map(str::to_owned);
+        policy.unwrap_or_default()
+    };
+    let page = policy_of("/docs/").await;
+    assert!(
+        page.starts_with("default-src 'none'; style-src 'sha256-"),
+        "{page}"
+    );
+    assert!(page.ends_with("; sandbox allow-downloads"), "{page}");
+    assert_eq!(policy_of("/docs/a.js").await, "sandbox allow-scripts");
+    site.stop().await;
+}

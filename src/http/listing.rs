@@ -134,6 +134,11 @@ pub(super) fn policy() -> http::HeaderValue {
     html::policy()
 }
 
+/// If that is the policy of our pages: the same in a sandbox, for images that share an origin with others.
+pub(super) fn sandboxed(policy: &http::HeaderValue) -> Option<http::HeaderValue> {
+    html::sandboxed(policy)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ use super::fields;
 use super::host::{self, Host};
 use super::hosts::{self, Hosts, Serves};
 use super::lead::{How, Lead, Site, lead};
-use super::listing::Query;
+use super::listing::{self, Query};
 use super::locate::Wanted;
 use super::path::{self, FilePath, PathError};
 use super::redirect;
@@ -117,7 +117,9 @@ impl Serve {
         complete(&mut response, how, &view.info, &asked, &request.headers);
         if shared && self.sandbox_unconfigured && !view.info.configured {
             let headers = response.headers_mut();
-            headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
+            let own = headers.get(header::CONTENT_SECURITY_POLICY);
+            let sandbox = own.and_then(listing::sandboxed).unwrap_or(SANDBOX);
+            headers.insert(header::CONTENT_SECURITY_POLICY, sandbox);
         }
         Ok(response)
     }

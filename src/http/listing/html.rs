@@ -31,8 +31,20 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
+/// A sandbox without scripts, which the pages have none of, but with the downloads that they link to.
+static SANDBOXED: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let mut policy = POLICY.as_bytes().to_vec();
+    policy.extend_from_slice(b"; sandbox allow-downloads");
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("sandbox"))
+});
+
 pub(super) fn policy() -> HeaderValue {
     POLICY.clone()
+}
+
+/// See [`super::sandboxed`].
+pub(super) fn sandboxed(policy: &HeaderValue) -> Option<HeaderValue> {
+    (*policy == *POLICY).then(|| SANDBOXED.clone())
 }
 
 pub(super) fn page(directory: Directory<'_>, options: Options, lines: &[Line]) -> String {
