@@ -314,6 +314,10 @@ impl<C: Content> Blobspace<C> {
     pub fn root(&self) -> &Path {
         &self.space.disk.root
     }
+    /// Most bytes that may be in use.
+    pub fn bound(&self) -> u64 {
+        self.space.bound
+    }
     /// What is in use now.
     pub fn usage(&self) -> Usage {
         self.space.usage()

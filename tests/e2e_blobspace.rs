@@ -130,3 +130,24 @@ async fn directories_that_are_removed_under_a_running_server_come_back() {
     }
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_whose_compressed_size_exceeds_the_bound_evicts_nothing() {
+    let registry = images(2).await;
+    let large = Layer::new().file("big.bin", noise(9, 44 * MIB));
+    registry.push("team/app", "large", &Image::of(large));
+    let settings = json!({"blobSpace": {"maxSizeBytes": BOUND}});
+    let site = Site::start(&[&registry], settings).await;
+    let paths = ["v0", "v1"].map(|tag| registry.path(&format!("team/app:{tag}"), "/"));
+    for path in &paths {
+        site.get(path).await.expect(200);
+    }
+    let large = registry.path("team/app:large", "/big.bin");
+    site.get(&large).await.expect_error(507);
+    let asked = registry.requests();
+    for path in &paths {
+        site.get(path).await.expect(200);
+    }
+    assert_eq!(registry.requests(), asked, "both are still here");
+    site.stop().await;
+}

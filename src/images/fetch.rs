@@ -108,6 +108,16 @@ impl Fetcher {
         repository: &Repository,
         expected: &Expected,
     ) -> Result<Lease<Pack>, Failed> {
+        // Known before anything is asked for or evicted: packs are not compressed.
+        let bound = self.blobspace.bound();
+        if expected.size > bound {
+            let full = BlobspaceError::LargerThanBound { bound };
+            let text = format!("{}: {full}", named(repository, expected));
+            return Err(Failed {
+                error: ImageError::TooLarge(text.into()),
+                lasting: true,
+            });
+        }
         let (mut index, mut avoided) = (INDEX, Vec::new());
         for attempt in 0..CONTENDED_ATTEMPTS {
             let outcome = self
