@@ -158,14 +158,15 @@ def ask(port, path):
     return seconds, len(body)
 
 
-def ask_length(port, path):
-    """Bytes of a 200, read and let go of."""
+def ask_length(port, path, rate):
+    """Bytes of a 200, read and let go of, at most `rate` bytes a second."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     connection.request("GET", path)
     answer = connection.getresponse()
-    length = 0
-    while piece := answer.read(1 << 20):
+    length, start = 0, time.perf_counter()
+    while piece := answer.read(1 << 18):
         length += len(piece)
+        time.sleep(max(0, length / rate - (time.perf_counter() - start)))
     if answer.status != 200:
         raise SystemExit(f"GET {path}: {answer.status}")
     return length

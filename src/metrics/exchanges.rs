@@ -1,13 +1,13 @@
 //! Requests and answers by method and status: a histogram each, of which the total is read off.
 //!
-//! One count is two atomic additions on a cell that is found by index; cells come into being with
+//! One count is two atomic additions on a cell that is found by index and thread; cells come into being with
 //! the first count, so only what happened is exposed.
 
 use http::{Method, StatusCode};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -30,11 +30,19 @@ pub(super) struct Exchanges(Arc<Inner>);
 struct Inner {
     total: Desc,
     duration: Desc,
-    cells: Box<[OnceLock<Box<Cell>>]>,
+    cells: Box<[OnceLock<Box<[Cell; SHARDS]>>]>,
 }
 
-/// One pair of method and code.
+/// Threads count in cells of their own, as far as there are, so that a count takes no line from another core.
+const SHARDS: usize = 4;
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+}
+
+/// One pair of method and code, as counted by some threads.
 #[derive(Default)]
+#[repr(align(64))]
 struct Cell {
     /// Not cumulative; the last is for what is above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
@@ -68,7 +76,8 @@ impl Exchanges {
     /// Counts one.
     pub(super) fn count(&self, method: &Method, code: StatusCode, elapsed: Duration) {
         let code = usize::from(code.as_u16() - 100).min(CODES - 1);
-        let cell = self.0.cells[method_index(method) * CODES + code].get_or_init(Box::default);
+        let cells = self.0.cells[method_index(method) * CODES + code].get_or_init(Box::default);
+        let cell = &cells[SHARD.with(|shard| *shard)];
         let micros = elapsed.as_micros();
         let bucket = BOUNDS.iter().position(|bound| micros <= u128::from(*bound));
         cell.buckets[bucket.unwrap_or(BOUNDS.len())].fetch_add(1, Ordering::Relaxed);
@@ -91,21 +100,25 @@ fn method_index(method: &Method) -> usize {
 }
 
 impl Cell {
-    fn histogram(&self) -> Histogram {
+    fn histogram(cells: &[Cell]) -> Histogram {
+        let sum = |one: &dyn Fn(&Cell) -> &AtomicU64| {
+            let counts = cells.iter().map(|cell| one(cell).load(Ordering::Relaxed));
+            counts.sum::<u64>()
+        };
         let mut count = 0;
         let mut buckets = Vec::with_capacity(BOUNDS.len());
-        for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
-            count += bucket.load(Ordering::Relaxed);
+        for (index, bound) in BOUNDS.iter().enumerate() {
+            count += sum(&|cell| &cell.buckets[index]);
             let mut exposed = Bucket::default();
             exposed.set_upper_bound(*bound as f64 / 1e6);
             exposed.set_cumulative_count(count);
             buckets.push(exposed);
         }
-        count += self.buckets[BOUNDS.len()].load(Ordering::Relaxed);
+        count += sum(&|cell| &cell.buckets[BOUNDS.len()]);
         let mut histogram = Histogram::default();
         histogram.set_bucket(buckets);
         histogram.set_sample_count(count);
-        histogram.set_sample_sum(self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9);
+        histogram.set_sample_sum(sum(&|cell| &cell.nanoseconds) as f64 / 1e9);
         histogram
     }
 }
@@ -130,7 +143,7 @@ impl Collector for Exchanges {
                 label("code", code),
                 label("method", METHODS[index / CODES].to_owned()),
             ];
-            let histogram = cell.histogram();
+            let histogram = Cell::histogram(&cell[..]);
             let mut counter = Counter::default();
             counter.set_value(histogram.get_sample_count() as f64);
             let mut total = Metric::from_label(labels.clone());
