@@ -240,7 +240,7 @@ def cold(arguments, run, registry, kinds):
 def wrk(arguments, url, size):
     """(requests a second, requests, 99th percentile). A large file counts by its bytes, since a
     short run ends in the middle of many answers."""
-    out = subprocess.run(["wrk", "-t1", f"-c{arguments.connections}", f"-d{arguments.duration}s", "--timeout", "20s", "--latency", url],
+    out = subprocess.run(["wrk", "-t2", f"-c{arguments.connections}", f"-d{arguments.duration}s", "--timeout", "20s", "--latency", url],
                          check=True, stdout=subprocess.PIPE, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         raise SystemExit(f"{url} was not answered properly:\n{out}")

@@ -66,7 +66,7 @@ http {{ sendfile on; tcp_nopush on; access_log off; keepalive_requests 100000000
 
 def wrk(seconds, url, *more):
     """(requests a second, requests)."""
-    out = subprocess.run(["wrk", "-t1", "-c64", f"-d{seconds}s", "--timeout", "20s", *more, url], check=True, stdout=subprocess.PIPE, text=True).stdout
+    out = subprocess.run(["wrk", "-t2", "-c64", f"-d{seconds}s", "--timeout", "20s", *more, url], check=True, stdout=subprocess.PIPE, text=True).stdout
     if "Non-2xx" in out and "If-None-Match" not in " ".join(more) or "Socket errors" in out:
         raise SystemExit(f"{url} was not answered properly:\n{out}")
     requests = int(re.search(r"(\d+) requests in", out)[1])
