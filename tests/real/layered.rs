@@ -46,8 +46,10 @@ fn change(root: &Path, random: &mut fastrand::Rng) {
         below(root, &mut paths);
         let path = paths[random.usize(..paths.len())].clone();
         let is_dir = path.symlink_metadata().expect("metadata").is_dir();
-        // Near the root a change leaves too little.
-        if is_dir && path.strip_prefix(root).expect("below").components().count() < 3 {
+        // Near the root, or of much of the tree, a change leaves too little.
+        let within = paths.iter().filter(|one| one.starts_with(&path)).count();
+        let depth = path.strip_prefix(root).expect("below").components().count();
+        if is_dir && (depth < 3 || within > paths.len() / 10) {
             continue;
         }
         let content = random.u64(..).to_string();
@@ -101,7 +103,7 @@ async fn ten_layers_are_merged_as_umoci_unpacks_them() {
         is_the_tree(&blobserve, "/layers.test/image:v1", &root).await;
     println!("{files} files, {directories} directories, {nothing} dead links");
     assert!(
-        files > 100 && directories >= 5,
+        files > 20 && directories >= 3,
         "{files} files, {directories} directories"
     );
 }
