@@ -58,7 +58,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// `host[:port]`: a DNS name, an IPv4 address or an IPv6 address in brackets; a port of at most 65535.
+/// `host[:port]`: a DNS name, an IPv4 address or an IPv6 address in brackets.
 pub fn is_domain(text: &str) -> bool {
     if text.len() > HOST_MAX {
         return false;
@@ -74,9 +74,7 @@ pub fn is_domain(text: &str) -> bool {
         }
     };
     let port_is_number = match port.strip_prefix(':') {
-        Some(digits) => {
-            digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
-        }
+        Some(digits) => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()),
         None => port.is_empty(),
     };
     port_is_number && host.is_none_or(|host| host.split('.').all(is_label))
