@@ -1,10 +1,7 @@
 //! The life cycle: ready, draining, ended; and who may still be at work.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Poll, Waker};
 use tokio::sync::watch;
 
 /// Where in its life the process is. Clones share.
@@ -64,24 +61,10 @@ impl Lifecycle {
         });
     }
 
-    /// Waits until `phase` or a later one. Cheap to poll again: every connection does with every request.
+    /// Waits until `phase` or a later one.
     pub async fn reached(&self, phase: Phase) {
-        let mut told = self.0.told.subscribe();
-        let mut told = pin!(told.wait_for(|now| *now >= phase));
-        let mut registered: Option<Waker> = None;
-        poll_fn(|context| {
-            // Who is going to be woken need not take the lock that all who wait share.
-            let woken = registered
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(context.waker()));
-            if woken && self.phase() < phase {
-                return Poll::Pending;
-            }
-            registered = Some(context.waker().clone());
-            // The sender is held by `self`, so waiting cannot fail.
-            told.as_mut().poll(context).map(|_| ())
-        })
-        .await;
+        // The sender is held by `self`, so waiting cannot fail.
+        let _ = self.0.told.subscribe().wait_for(|now| *now >= phase).await;
     }
 }
 
