@@ -7,6 +7,7 @@
 //! that is negative or beyond 2^63, a digest that cannot be verified, more than
 //! [`MAX_LAYERS`] layers. Members that are not used here are not looked at.
 
+mod about;
 mod layer;
 mod platform;
 mod wire;
@@ -14,6 +15,9 @@ mod wire;
 use crate::digest::Digest;
 use std::collections::BTreeMap;
 
+pub use about::{
+    Description, EMPTY, Referrer, config_platform, describe, parse_referrers, referrers_tag,
+};
 pub use layer::{Content, artifact_content, check_layer};
 pub use platform::{Choice, choose};
 
@@ -97,6 +101,8 @@ pub struct IndexEntry {
     pub attestation: bool,
     /// `org.opencontainers.image.ref.name`: the tag, in an OCI layout's index.json.
     pub ref_name: Option<String>,
+    /// `artifactType`, where it is a text that is not empty.
+    pub artifact_type: Option<String>,
 }
 
 /// What a manifest request can return.

@@ -271,3 +271,59 @@ fn a_blobspace_that_was_never_there_is_not_made() {
     assert!(commands.refused(&["images"]).contains("nothing was served"));
     assert!(!own.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_are_told_apart_and_say_what_they_are() {
+    const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+    let registry = Registry::start().await;
+    let file = |bytes: &[u8]| {
+        let layer = Layer::new().encoding(Encoding::Raw(bytes.to_vec()));
+        layer
+            .media_type("text/plain")
+            .annotation("org.opencontainers.image.title", "f")
+    };
+    let artifact = |bytes: &[u8]| Image::of(file(bytes)).config(EMPTY, b"{}");
+    let one = artifact(b"one").member("artifactType", json!("application/x.report"));
+    let one = one.annotation("note", "two\nlines").annotation("a", "b");
+    let chart = artifact(b"two").config("application/vnd.cncf.helm.config.v1+json", b"{}");
+    let bare = artifact(b"three");
+    let site = Site::start(&[&registry], json!({})).await;
+    let commands = Commands::on(&site.blobspace());
+    for (tag, image, kind) in [
+        ("one", &one, json!("application/x.report")),
+        (
+            "chart",
+            &chart,
+            json!("application/vnd.cncf.helm.config.v1+json"),
+        ),
+        ("bare", &bare, json!(null)),
+    ] {
+        let pushed = registry.push("team/app", tag, image);
+        let path = registry.path(&format!("team/app:{tag}"), "/f");
+        site.get(&path).await.expect(200);
+        let reference = format!("{}:{tag}", registry.name("team/app"));
+        let shown = commands.json(&["image", "show", &reference]);
+        // The empty configuration is that of all of them.
+        assert_eq!(shown["id"], json!(pushed.digest), "{tag}");
+        assert_eq!(shown["artifact_type"], kind, "{tag}");
+        assert_eq!(shown.get("configuration"), None, "{tag}");
+    }
+    assert_eq!(commands.json(&["images"]).as_array().unwrap().len(), 3);
+    let reference = format!("{}:one", registry.name("team/app"));
+    let shown = commands.json(&["image", "show", &reference]);
+    assert_eq!(
+        shown["annotations"],
+        json!({"a": "b", "note": "two\nlines"})
+    );
+    let text = commands.done(&["image", "show", &reference]);
+    assert!(
+        text.contains("\nannotation a=b\nannotation note=two\\nlines\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nartifact   application/x.report\n"),
+        "{text}"
+    );
+    commands.done(&["image", "pin", &reference]);
+    site.stop().await;
+}

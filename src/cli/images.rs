@@ -143,7 +143,14 @@ fn shown(image: &ImageRecord, now: SystemTime) -> String {
     line("manifest", &image.manifest);
     line("chain ID", &image.chain_id.clone().unwrap_or_else(unknown));
     if let Some(artifact_type) = &image.artifact_type {
-        line("artifact", artifact_type);
+        line("artifact", &visible(artifact_type));
+    }
+    for (name, value) in &image.annotations {
+        // A stranger's text: on a terminal it stays one line, and commands nothing.
+        line(
+            "annotation",
+            &format!("{}={}", visible(name), visible(value)),
+        );
     }
     line("platform", &image.platform.clone().unwrap_or_else(unknown));
     line("size", &image.size.map_or_else(unknown, bytes));
@@ -171,6 +178,14 @@ fn shown(image: &ImageRecord, now: SystemTime) -> String {
         text.push('\n');
     }
     text
+}
+
+fn visible(text: &str) -> String {
+    let escaped = text.chars().map(|c| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    });
+    escaped.collect()
 }
 
 fn short(id: &str) -> &str {
@@ -207,6 +222,16 @@ fn ago(last_used: Option<u64>, now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_strangers_say_stays_on_its_line() {
+        for (text, shown) in [
+            ("a b", "a b"),
+            ("ü\u{1b}[2J\n\u{9b}0m", "ü\\u{1b}[2J\\n\\u{9b}0m"),
+        ] {
+            assert_eq!(visible(text), shown);
+        }
+    }
 
     #[test]
     fn sizes_and_times_are_short() {

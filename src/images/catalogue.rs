@@ -21,6 +21,7 @@ use crate::reference::{Reference, Version};
 pub(super) use names::Names;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What can be asked of the catalogue.
@@ -42,7 +43,7 @@ pub enum Command {
 /// An image. What is not known (its manifest was evicted) is None.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// The digest of its configuration.
+    /// The digest of its configuration; of an artifact, which may have no own one, that of its manifest.
     pub id: String,
     /// Tags and digests, sorted.
     pub references: Vec<String>,
@@ -54,8 +55,12 @@ pub struct ImageRecord {
     pub manifest: String,
     /// Of all its layers (OCI image specification, config.md, Layer ChainID).
     pub chain_id: Option<String>,
-    /// `artifactType` of the manifest.
+    /// What kind of artifact it is: `artifactType` of the manifest, or the media type of its configuration.
+    /// None: an image.
     pub artifact_type: Option<String>,
+    /// Of the manifest.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     /// `os/architecture[/variant]`.
     pub platform: Option<String>,
     /// Bytes: manifest, configuration and layers, as they are in the registry.

@@ -197,6 +197,7 @@ fn entry(platform: &str) -> IndexEntry {
         },
         attestation: platform == "attestation",
         ref_name: None,
+        artifact_type: None,
         platform: match (parts.next(), parts.next()) {
             (Some(os), Some(architecture)) => Some(Platform {
                 os: os.split('(').next().unwrap_or_default().to_owned(),

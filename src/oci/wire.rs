@@ -27,13 +27,14 @@ struct RawDocument {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawDescriptor {
+pub(super) struct RawDescriptor {
     media_type: Option<Value>,
     digest: Option<Value>,
     size: Option<Value>,
     urls: Option<Value>,
     platform: Option<RawPlatform>,
     annotations: Option<BTreeMap<String, Value>>,
+    artifact_type: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -171,11 +172,17 @@ fn entry(member: &str, mut raw: RawDescriptor) -> Result<IndexEntry, DocumentErr
     let unknown = platform
         .as_ref()
         .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
+    // Decides nothing of what is served.
+    let artifact_type = match raw.artifact_type.take() {
+        Some(Value::String(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    };
     let descriptor = descriptor(member, raw)?;
     let annotation = |name: &str| descriptor.annotations.get(name).cloned();
     Ok(IndexEntry {
         attestation: unknown || annotation("vnd.docker.reference.type").is_some(),
         ref_name: annotation(super::REF_NAME),
+        artifact_type,
         descriptor,
         platform,
     })
@@ -201,7 +208,7 @@ fn platform(member: &str, raw: RawPlatform) -> Result<Option<Platform>, Document
     })
 }
 
-fn descriptor(member: &str, raw: RawDescriptor) -> Result<Descriptor, DocumentError> {
+pub(super) fn descriptor(member: &str, raw: RawDescriptor) -> Result<Descriptor, DocumentError> {
     let digest = raw
         .digest
         .ok_or_else(|| refuse(format!("{member}.digest is missing")))?;
@@ -234,13 +241,18 @@ fn descriptor(member: &str, raw: RawDescriptor) -> Result<Descriptor, DocumentEr
         digest: self::digest(&format!("{member}.digest"), &digest)?,
         size: bytes,
         urls,
-        annotations: (raw.annotations.unwrap_or_default().into_iter())
-            .filter_map(|(name, value)| match value {
-                Value::String(text) => Some((name, text)),
-                _ => None,
-            })
-            .collect(),
+        annotations: texts(raw.annotations),
     })
+}
+
+/// The members whose value is a text.
+pub(super) fn texts(members: Option<BTreeMap<String, Value>>) -> BTreeMap<String, String> {
+    let members = members.unwrap_or_default().into_iter();
+    let texts = members.filter_map(|(name, value)| match value {
+        Value::String(text) => Some((name, text)),
+        _ => None,
+    });
+    texts.collect()
 }
 
 pub(super) fn config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
@@ -291,7 +303,10 @@ fn digest(member: &str, value: &Value) -> Result<Digest, DocumentError> {
     }
 }
 
-fn optional_text(member: &str, value: Option<Value>) -> Result<Option<String>, DocumentError> {
+pub(super) fn optional_text(
+    member: &str,
+    value: Option<Value>,
+) -> Result<Option<String>, DocumentError> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -324,6 +339,6 @@ fn clip(text: &str) -> String {
     }
 }
 
-fn refuse(text: String) -> DocumentError {
+pub(super) fn refuse(text: String) -> DocumentError {
     DocumentError(text)
 }

@@ -316,6 +316,7 @@ pub struct Image {
     layers: Vec<Layer>,
     labels: Vec<(String, String)>,
     annotations: Vec<(String, String)>,
+    members: Vec<(String, Value)>,
     docker: bool,
     diff_ids: Option<Vec<String>>,
     layer_sizes: Vec<(usize, u64)>,
@@ -378,6 +379,11 @@ impl Image {
         self.layer_sizes.push((layer, size));
         self
     }
+    /// A member of its manifest: `artifactType`, `subject`...
+    pub fn member(mut self, name: &str, value: Value) -> Image {
+        self.members.push((name.to_owned(), value));
+        self
+    }
     /// Another configuration: an artifact's, or none that can be read.
     pub fn config(mut self, media_type: &str, bytes: &[u8]) -> Image {
         self.config = Some((media_type.to_owned(), bytes.to_owned()));
@@ -438,6 +444,9 @@ impl Image {
         });
         if !self.annotations.is_empty() {
             manifest["annotations"] = pairs(&self.annotations);
+        }
+        for (name, value) in &self.members {
+            manifest[name] = value.clone();
         }
         let manifest = manifest.to_string().into_bytes();
         Built {

@@ -7,9 +7,8 @@ use crate::digest::Digest;
 use crate::images::fetch::base_key;
 use crate::images::ledger::{delivered, hashed};
 use crate::merge::chain_id;
-use crate::oci::{Descriptor, Platform};
+use crate::oci::{Descriptor, config_platform};
 use crate::reference::Repository;
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 impl Catalogue {
@@ -67,8 +66,18 @@ impl Catalogue {
             pinned_references,
             manifest: name.manifest.clone(),
             chain_id: chain_id(described.diff_ids.iter().copied()).map(|chain| chain.to_string()),
-            artifact_type: manifest.and_then(|(manifest, _)| manifest.artifact_type.clone()),
-            platform: described.config.as_ref().and_then(platform),
+            artifact_type: described
+                .said
+                .as_ref()
+                .and_then(|said| said.kind().map(str::to_owned)),
+            annotations: described
+                .said
+                .as_ref()
+                .map(|said| said.annotations.clone())
+                .unwrap_or_default(),
+            platform: (described.config.as_ref())
+                .and_then(config_platform)
+                .map(|platform| platform.to_string()),
             size: manifest.map(|(manifest, length)| {
                 let sizes = manifest.layers.iter().map(|layer| layer.size);
                 sizes.fold(length.saturating_add(manifest.config.size), |sum, size| {
@@ -162,21 +171,6 @@ pub(super) fn found<'a>(names: &'a [Name], what: &str) -> Result<Vec<&'a Name>, 
             several.join(", ")
         )),
     }
-}
-
-/// Of an image configuration (OCI image specification, config.md).
-fn platform(config: &Value) -> Option<String> {
-    let member = |name: &str| {
-        let text = config.get(name)?.as_str()?;
-        (!text.is_empty()).then(|| text.to_owned())
-    };
-    let platform = Platform {
-        os: member("os")?,
-        architecture: member("architecture")?,
-        variant: member("variant"),
-        os_version: member("os.version"),
-    };
-    Some(platform.to_string())
 }
 
 #[cfg(test)]

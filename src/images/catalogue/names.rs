@@ -6,7 +6,7 @@ use crate::images::fetch::base_key;
 use crate::images::ledger::{hashed, name_of};
 use crate::images::prepare::chain_key;
 use crate::merge::chain_id;
-use crate::oci::{self, Document, Manifest};
+use crate::oci::{self, Description, Document, Manifest};
 use crate::pack::Pack;
 use crate::reference::{Reference, Version};
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,8 @@ impl Name {
 #[derive(Default)]
 pub(super) struct Described {
     pub(super) manifest: Option<(Manifest, u64)>,
+    /// What the manifest says of itself, if that can be shown.
+    pub(super) said: Option<Description>,
     pub(super) config: Option<serde_json::Value>,
     /// One for each layer, or none at all.
     pub(super) diff_ids: Vec<Digest>,
@@ -78,7 +80,11 @@ impl Names {
         let Some((described, _)) = self.manifest(&name.manifest) else {
             return;
         };
-        name.id = described.config.digest.to_string();
+        // Artifacts have the same empty configuration, and are not the same.
+        name.id = match oci::is_image_config(&described.config.media_type) {
+            true => described.config.digest.to_string(),
+            false => name.manifest.clone(),
+        };
         let Ok(bytes) = serde_json::to_vec(&name) else {
             return;
         };
@@ -132,8 +138,17 @@ impl Names {
         let Some((manifest, length)) = self.manifest(&name.manifest) else {
             return Described::default();
         };
-        let mut described = Described::default();
-        if let Some(bytes) = self.document(&name.id) {
+        let bytes = self.document(&name.manifest);
+        let mut described = Described {
+            said: bytes.and_then(|bytes| oci::describe(&bytes).ok()),
+            ..Described::default()
+        };
+        let config = match oci::is_image_config(&manifest.config.media_type) {
+            true => self.document(&manifest.config.digest.to_string()),
+            // Never fetched.
+            false => None,
+        };
+        if let Some(bytes) = config {
             described.config = serde_json::from_slice(&bytes).ok();
             let parsed = oci::parse_config(&bytes).ok();
             described.diff_ids = parsed
