@@ -4,6 +4,8 @@
 use super::tree::{Entry, Node, Value};
 use super::{Mode, units};
 use crate::digest::clipped;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -140,16 +142,32 @@ impl<'f> Reader<'f> {
         }
     }
 
-    /// The entries of a map with keys of the user's choice, each with its path.
-    pub(super) fn map<'a>(&mut self, field: Option<Field<'a>>) -> Vec<(String, &'a Entry)> {
+    /// The entries of a map with keys of the user's choice: what `name` makes of each, its path,
+    /// its value. A name that comes twice, however it is written, is told; both entries are there.
+    pub(super) fn named<'a, K: Clone + Eq + Hash>(
+        &mut self,
+        field: Option<Field<'a>>,
+        name: impl Fn(&str) -> Result<K, String>,
+    ) -> Vec<(K, String, &'a Node)> {
+        let (mut named, mut lines) = (Vec::new(), HashMap::new());
         let Some(field) = field else {
-            return Vec::new();
+            return named;
         };
-        let entries = self.entries(field.value, field.line, &field.path);
-        entries
-            .iter()
-            .map(|entry| (join(&field.path, &entry.key), entry))
-            .collect()
+        for entry in self.entries(field.value, field.line, &field.path) {
+            let path = join(&field.path, &entry.key);
+            let name = match name(&entry.key) {
+                Ok(name) => name,
+                Err(message) => {
+                    self.error(entry.line, &path, &message);
+                    continue;
+                }
+            };
+            if let Some(first) = lines.insert(name.clone(), entry.line) {
+                self.repeated(entry.line, &path, first);
+            }
+            named.push((name, path, &entry.value));
+        }
+        named
     }
 
     /// The elements of a list, each with its path.

@@ -7,7 +7,7 @@ use super::tree::Node;
 use super::{CacheConfig, HostConfig, OriginsConfig};
 use crate::reference::Reference;
 use crate::reference::grammar::is_domain;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 pub(super) const HOST: &[&str] = &["reference", "workdir", "listing", "cache"];
 pub(super) const ORIGINS: &[&str] = &["domain", "unconfigured"];
@@ -30,19 +30,9 @@ pub(super) fn hosts(
     field: Option<Field<'_>>,
     of: impl Fn(&Reference) -> Option<OfRepository>,
 ) -> BTreeMap<String, HostConfig> {
-    let (mut hosts, mut lines) = (BTreeMap::new(), HashMap::new());
-    for (path, entry) in reader.map(field) {
-        let name = match host_name(&entry.key) {
-            Ok(name) => name,
-            Err(message) => {
-                reader.error(entry.line, &path, &message);
-                continue;
-            }
-        };
-        if let Some(first) = lines.insert(name.clone(), entry.line) {
-            reader.repeated(entry.line, &path, first);
-        }
-        if let Some(host) = host(reader, &entry.value, &path, &of) {
+    let mut hosts = BTreeMap::new();
+    for (name, path, node) in reader.named(field, host_name) {
+        if let Some(host) = host(reader, node, &path, &of) {
             hosts.insert(name, host);
         }
     }

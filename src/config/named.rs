@@ -9,7 +9,7 @@ use super::tree::Node;
 use super::{CacheConfig, InlineStatic, RegistryConfig, Replacement, RepoConfig, units};
 use crate::reference::grammar::{is_domain, is_tag};
 use crate::reference::{Repository, canonical_host};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) const REGISTRY: &[&str] = &[
@@ -51,19 +51,15 @@ pub(super) fn registries(
     field: Option<Field<'_>>,
     base: &Path,
 ) -> BTreeMap<String, RegistryConfig> {
-    let (mut registries, mut lines) = (BTreeMap::new(), HashMap::new());
-    for (path, entry) in reader.map(field) {
-        let Some(host) = canonical_host(&entry.key) else {
-            let message = "is not a registry's host, write for example \"registry.example.com\" or \"localhost:5000\" (no scheme, no path)";
-            reader.error(entry.line, &path, message);
-            continue;
-        };
-        let host = host.into_owned();
-        if let Some(first) = lines.insert(host.clone(), entry.line) {
-            reader.repeated(entry.line, &path, first);
-        }
-        let config = registry(reader, &entry.value, &path, base);
-        registries.insert(host, config);
+    let name = |key: &str| {
+        match canonical_host(key) {
+        Some(host) => Ok(host.into_owned()),
+        None => Err("is not a registry's host, write for example \"registry.example.com\" or \"localhost:5000\" (no scheme, no path)".to_owned()),
+    }
+    };
+    let mut registries = BTreeMap::new();
+    for (host, path, node) in reader.named(field, name) {
+        registries.insert(host, registry(reader, node, &path, base));
     }
     registries
 }
@@ -123,18 +119,12 @@ pub(super) fn repos(
     field: Option<Field<'_>>,
     cache: &CacheConfig,
 ) -> BTreeMap<Repository, RepoConfig> {
-    let (mut repos, mut lines) = (BTreeMap::new(), HashMap::new());
-    for (path, entry) in reader.map(field) {
-        let Ok(repository) = Repository::parse(&entry.key) else {
-            let message = "is not a repository's name, write host and path without tag, for example \"docker.io/library/nginx\"";
-            reader.error(entry.line, &path, message);
-            continue;
-        };
-        if let Some(first) = lines.insert(repository.clone(), entry.line) {
-            reader.repeated(entry.line, &path, first);
-        }
-        let config = repo(reader, &entry.value, &path, cache);
-        repos.insert(repository, config);
+    let name = |key: &str| {
+        Repository::parse(key).map_err(|_| "is not a repository's name, write host and path without tag, for example \"docker.io/library/nginx\"".to_owned())
+    };
+    let mut repos = BTreeMap::new();
+    for (repository, path, node) in reader.named(field, name) {
+        repos.insert(repository, repo(reader, node, &path, cache));
     }
     repos
 }

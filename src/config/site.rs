@@ -7,7 +7,6 @@ use super::tree::Node;
 use super::{CorsConfig, ResourcePolicy, SiteConfig};
 use crate::rules::fields;
 use http::header::{self, HeaderName, HeaderValue};
-use std::collections::HashMap;
 use url::Url;
 
 pub(super) const CORS: &[&str] = &[
@@ -93,19 +92,9 @@ fn response_headers(
     reader: &mut Reader<'_>,
     field: Option<Field<'_>>,
 ) -> Vec<(HeaderName, HeaderValue)> {
-    let (mut headers, mut lines) = (Vec::new(), HashMap::new());
-    for (path, entry) in reader.map(field) {
-        let name = match configurable(&entry.key) {
-            Ok(name) => name,
-            Err(message) => {
-                reader.error(entry.line, &path, &message);
-                continue;
-            }
-        };
-        if let Some(first) = lines.insert(name.clone(), entry.line) {
-            reader.repeated(entry.line, &path, first);
-        }
-        if let Some(value) = reader.text_at(&path, &entry.value, header_value) {
+    let mut headers = Vec::new();
+    for (name, path, node) in reader.named(field, configurable) {
+        if let Some(value) = reader.text_at(&path, node, header_value) {
             headers.retain(|(there, _)| *there != name);
             headers.push((name, value));
         }
