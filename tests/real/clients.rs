@@ -1,22 +1,21 @@
-//! What clients that people use make of our answers: curl, httplint, nginx as a proxy in front.
+//! What clients that people use make of our answers: curl, httplint.
 
 use crate::binary::{Blobserve, Home, text};
-use crate::parts::{Server, free_address, installed, run};
+use crate::parts::{free_address, installed, run};
 use crate::support::{Image, Layer, Pushed, Registry, noise};
 use serde_json::{Value, json};
-use std::ffi::OsStr;
 use std::path::Path;
 
 /// A site of one image, in the registry of the tests.
-struct Served {
-    registry: Registry,
-    home: Home,
-    pushed: Pushed,
+pub struct Served {
+    pub registry: Registry,
+    pub home: Home,
+    pub pushed: Pushed,
     large: Vec<u8>,
 }
 
 impl Served {
-    async fn new() -> Served {
+    pub async fn new() -> Served {
         installed();
         let registry = Registry::start().await;
         let large = noise(3, 3 << 20);
@@ -39,7 +38,7 @@ impl Served {
     }
 
     /// Starts it, with settings over what each of these needs.
-    fn start(&self, settings: &Value) -> Blobserve {
+    pub fn start(&self, settings: &Value) -> Blobserve {
         let mut all = json!({
             "allowAnyRepo": true,
             "listing": true,
@@ -51,12 +50,20 @@ impl Served {
         self.home.serve(&all)
     }
 
-    fn path(&self, file: &str) -> String {
+    /// Of a file of the image `v1`.
+    pub fn path(&self, file: &str) -> String {
         self.registry.path("team/app:v1", file)
+    }
+
+    /// The same, as only the image's digest decides it.
+    pub fn path_by_digest(&self, file: &str) -> String {
+        let name = self.registry.name("team/app");
+        format!("/{name}@{}{file}", self.pushed.digest)
     }
 }
 
-fn curl(arguments: &[&str]) -> Vec<u8> {
+/// Its standard output; fails the test unless the status says that all is well.
+pub fn curl(arguments: &[&str]) -> Vec<u8> {
     let mut all = vec!["--silent", "--show-error", "--fail", "--max-time", "60"];
     all.extend(arguments);
     run("curl", &all, b"")
@@ -127,11 +134,7 @@ async fn httplint_finds_no_error_in_any_kind_of_answer() {
     let text_file = site.path("/text.txt");
     let etag = blobserve.get_expecting(200, &text_file).await;
     let etag = etag.header("etag").expect("an ETag").to_owned();
-    let by_digest = format!(
-        "/{}@{}/text.txt",
-        site.registry.name("team/app"),
-        site.pushed.digest
-    );
+    let by_digest = site.path_by_digest("/text.txt");
     type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16);
     let table: [Case<'_>; 11] = [
         ("GET", &text_file, &[], 200),
@@ -162,74 +165,4 @@ async fn httplint_finds_no_error_in_any_kind_of_answer() {
         let said = String::from_utf8(said).expect("text");
         assert_eq!(said, "", "{method} {path} {fields:?}: {:?}", answer.headers);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nginx_in_front_strips_a_prefix_caches_and_purges() {
-    let site = Served::new().await;
-    let blobserve = site.start(&json!({}));
-    let front = free_address();
-    let (cache, log) = (site.home.path("proxy"), site.home.path("nginx.log"));
-    let configuration = format!(
-        "daemon off; pid {pid}; error_log {log};\n\
-         events {{}}\n\
-         http {{\n\
-         access_log off; client_body_temp_path {cache}.b; proxy_temp_path {cache}.t;\n\
-         fastcgi_temp_path {cache}.f; uwsgi_temp_path {cache}.u; scgi_temp_path {cache}.s;\n\
-         proxy_cache_path {cache} keys_zone=z:1m;\n\
-         server {{ listen {front}; location /static/ {{\n\
-         proxy_pass http://{back}/; proxy_cache z; proxy_cache_revalidate on;\n\
-         proxy_cache_bypass $http_x_purge;\n\
-         add_header X-Cache $upstream_cache_status always; }} }} }}\n",
-        pid = site.home.path("nginx.pid").display(),
-        log = log.display(),
-        cache = cache.display(),
-        back = blobserve.client.0,
-    );
-    let file = site.home.write("nginx.conf", &configuration);
-    let nginx = if Path::new("/usr/sbin/nginx").exists() {
-        "/usr/sbin/nginx"
-    } else {
-        "nginx"
-    };
-    let _nginx = Server::start(
-        nginx,
-        &[OsStr::new("-c"), file.as_os_str()],
-        front,
-        &site.home.path("nginx.err"),
-    );
-    let client = crate::support::Client(front);
-    let get = async |path: &str, fields: &[(&str, &str)]| {
-        client
-            .request("GET", &format!("/static{path}"), fields)
-            .await
-    };
-    // What only a digest decides is kept, until it is purged.
-    let by_digest = format!(
-        "/{}@{}/text.txt",
-        site.registry.name("team/app"),
-        site.pushed.digest
-    );
-    let mut states = Vec::new();
-    for fields in [&[][..], &[], &[("X-Purge", "1")], &[]] {
-        let answer = get(&by_digest, fields).await.expect(200);
-        assert_eq!(answer.text(), "words ".repeat(2000));
-        states.push(answer.header("x-cache").unwrap_or_default().to_owned());
-    }
-    assert_eq!(states, ["MISS", "HIT", "BYPASS", "HIT"]);
-    // What a tag means is asked for each time.
-    for _ in 0..2 {
-        let answer = get(&site.path("/text.txt"), &[]).await.expect(200);
-        assert_ne!(answer.header("x-cache"), Some("HIT"));
-    }
-    // A redirect leads to the same place behind the prefix, by being relative.
-    let answer = get(&site.path("/docs?a=b"), &[]).await.expect(301);
-    let location = answer.header("location").expect("a Location").to_owned();
-    assert!(
-        !location.starts_with('/') && !location.contains("://"),
-        "{location}"
-    );
-    let url = format!("http://{front}/static{}", site.path("/docs?a=b"));
-    let page = curl(&["--location", &url]);
-    assert!(String::from_utf8_lossy(&page).contains("<p>docs</p>"));
 }

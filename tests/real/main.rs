@@ -18,6 +18,7 @@ mod layered;
 mod layouts;
 mod metrics;
 mod parts;
+mod proxies;
 mod registries;
 mod sources;
 #[path = "../support/mod.rs"]
