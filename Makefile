@@ -29,7 +29,7 @@ test:
 cases:
 	BLOBSERVE_CASES="$(BLOBSERVE_CASES)" cargo test --features cases --test cases
 
-# Against docker-registry, skopeo, umoci, promtool, nginx and Chromium; `make tools` installs them.
+# Against docker-registry, skopeo, umoci, buildah, nginx, Chromium and more; `make tools` installs them.
 real:
 	cargo test --features real --test real
 

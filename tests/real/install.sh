@@ -8,6 +8,8 @@ needed=(
     docker-registry:docker-registry
     skopeo:skopeo
     umoci:umoci
+    buildah:buildah
+    mmdebstrap:mmdebstrap
     htpasswd:apache2-utils
     openssl:openssl
     promtool:prometheus
@@ -50,4 +52,16 @@ if [ "$(cat "$target/node/installed" 2>/dev/null)" != "$playwright" ]; then
     npm install --prefix "$target/node" --no-save --no-package-lock --no-audit --no-fund \
         --silent "playwright-core@$playwright" </dev/null >&2
     echo "$playwright" >"$target/node/installed"
+fi
+# A root file system of Debian, from the mirrors that apt has: the packages that every one has.
+if [ ! -e "$target/debian/root.tar" ]; then
+    mkdir -p "$target/debian"
+    mirrors=()
+    for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+        [ ${#mirrors[@]} -ne 0 ] || [ ! -s "$file" ] || mirrors=("$file")
+    done
+    mmdebstrap --quiet --variant=essential --skip=output/dev --format=tar \
+        "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$target/debian/root.tar.part" \
+        "${mirrors[@]}" </dev/null >&2
+    mv "$target/debian/root.tar.part" "$target/debian/root.tar"
 fi

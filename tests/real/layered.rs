@@ -1,18 +1,26 @@
 //! Images of several layers, merged: what umoci makes of the same image, path by path, byte by byte.
 
-use crate::binary::{Blobserve, Home};
+use crate::binary::Home;
 use crate::layouts::Layout;
-use crate::trees::is_the_tree;
+use crate::parts::installed;
+use crate::registries::{Access, Registry};
+use crate::support::Layer;
+use crate::trees::{Compared, is_the_tree};
 use serde_json::json;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// Serves all layers of the layout's image.
-fn serve(home: &Home, layout: &Layout) -> Blobserve {
-    home.serve(&json!({
-        "registries": {"layers.test": {"layout": layout.oci()}},
-        "repos": {"layers.test/image": {"layers": "all"}},
-    }))
+/// Pushes the image, serves all its layers, and compares that with what umoci makes of it.
+async fn is_merged_as_umoci_unpacks_it(layout: &Layout) -> Compared {
+    let registry = Registry::start(&Access::Open);
+    registry.push(layout, "team/image:v1", "oci");
+    let repository = format!("{}/team/image", registry.host());
+    let home = Home::new();
+    let blobserve = home.serve(&json!({
+        "listing": true,
+        "repos": {&repository: {"layers": "all"}},
+    }));
+    is_the_tree(&blobserve, &format!("/{repository}:v1"), &layout.unpacked()).await
 }
 
 /// Everything below `root`, links not followed.
@@ -96,53 +104,57 @@ async fn ten_layers_are_merged_as_umoci_unpacks_them() {
     let mut random = fastrand::Rng::with_seed(seed);
     let layout = Layout::of_a_site("ten");
     layout.add_layers(9, |root| change(root, &mut random));
-    let root = layout.unpacked();
-    let home = Home::new();
-    let blobserve = serve(&home, &layout);
-    let (files, directories, nothing) =
-        is_the_tree(&blobserve, "/layers.test/image:v1", &root).await;
-    println!("{files} files, {directories} directories, {nothing} dead links");
+    assert_eq!(layout.layers(), 10);
+    let compared = is_merged_as_umoci_unpacks_it(&layout).await;
     assert!(
-        files > 20 && directories >= 3,
-        "{files} files, {directories} directories"
+        compared.files > 20 && compared.directories >= 3,
+        "{compared:?}"
     );
 }
 
+/// As people build: packages go, directories are replaced and moved, what was one kind becomes
+/// another and comes back. buildah writes opaque directories and whiteouts for it.
+const DEBIAN: &str = r"FROM scratch
+ADD root.tar /
+RUN rm -r /usr/share/doc /usr/share/man && mkdir /usr/share/doc && echo new >/usr/share/doc/README
+RUN dpkg --purge --force-all mount perl-base
+RUN mv /usr/share/perl5 /usr/perl5 && ln -s ../perl5 /usr/share/perl5
+RUN rm /etc/issue && mkdir /etc/issue && echo text >/etc/issue/text
+RUN ln /etc/passwd /etc/passwd-hard && ln -s passwd /etc/passwd-link && ln /bin/bash /bin/sh-again
+RUN rm -r /etc/issue && echo back >/etc/issue && chmod 0600 /etc/issue
+RUN rm /usr/share/perl5 && mkdir /usr/share/perl5 && ln -s /usr/perl5/Debconf /usr/share/perl5/Debconf
+RUN echo changed >>/etc/passwd && rm -r /usr/perl5/Debconf/Element
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_debian_root_file_system_is_merged_as_umoci_unpacks_it() {
-    let directories = [
-        "/etc",
-        "/usr/sbin",
-        "/usr/share/perl5",
-        "/usr/share/zoneinfo",
-        "/var/lib/dpkg",
-    ];
-    let layout = Layout::of_this_machine(&directories);
-    let mut layer = 0;
-    layout.add_layers(3, |root| {
-        layer += 1;
-        match layer {
-            // As installing and removing packages does.
-            1 => {
-                std::fs::write(root.join("etc/hostname"), "image\n").expect("written");
-                remove(&root.join("usr/share/zoneinfo/Asia"));
-            }
-            2 => {
-                let usr = root.join("usr");
-                std::fs::rename(usr.join("share/perl5"), usr.join("perl5")).expect("moved");
-                symlink("../perl5", usr.join("share/perl5")).expect("a link");
-            }
-            _ => std::fs::write(root.join("sbin/new"), "through a link\n").expect("written"),
-        }
-    });
-    let root = layout.unpacked();
-    let home = Home::new();
-    let blobserve = serve(&home, &layout);
-    let (files, directories, nothing) =
-        is_the_tree(&blobserve, "/layers.test/image:v1", &root).await;
-    println!("{files} files, {directories} directories, {nothing} dead links");
+    installed();
+    let context = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
+    let layout = Layout::of_a_build(DEBIAN, &context);
+    // As only a hand writes them: opaque directories beside what is in them, before and after it;
+    // a directory that is gone and there in one layer; names through links of lower layers.
+    layout.add_tar(
+        &Layer::new()
+            .opaque("usr/share/locale")
+            .file("usr/share/locale/one", "one")
+            .file("usr/lib/locale/two", "two")
+            .opaque("usr/lib/locale")
+            .whiteout("usr/share/bash-completion")
+            .hardlink("etc/hard-across", "etc/debian_version")
+            .tar(),
+    );
+    layout.add_tar(
+        &Layer::new()
+            .file("sbin/through-a-link", "in /usr/sbin")
+            .whiteout("etc/passwd")
+            .dir("usr/share/bash-completion")
+            .symlink("usr/share/bash-completion/up", "../../lib/locale")
+            .tar(),
+    );
+    assert_eq!(layout.layers(), 11);
+    let compared = is_merged_as_umoci_unpacks_it(&layout).await;
     assert!(
-        files > 1000 && directories > 50,
-        "{files} files, {directories} directories"
+        compared.files > 2000 && compared.directories > 200 && compared.nothing > 1,
+        "{compared:?}"
     );
 }

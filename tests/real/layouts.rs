@@ -3,8 +3,10 @@
 use crate::binary::text;
 use crate::parts::{installed, run};
 use crate::support::noise;
+use serde_json::Value;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The directory in the image that is served.
 pub const WORKDIR: &str = "/srv/site";
@@ -27,26 +29,71 @@ impl Layout {
         layout
     }
 
-    /// One image `v1` of one layer, with directories of this machine's own root, and its links there.
-    pub fn of_this_machine(directories: &[&str]) -> Layout {
+    /// One image `v1`, as buildah builds it: a layer of each line that makes one.
+    pub fn of_a_build(containerfile: &str, context: &Path) -> Layout {
         installed();
         let layout = Layout {
             directory: tempfile::tempdir().expect("a temporary directory"),
         };
-        let root = layout.path("root");
-        for directory in directories {
-            let target = root.join(directory.trim_start_matches('/'));
-            let parent = target.parent().expect("a parent");
-            std::fs::create_dir_all(parent).expect("a directory");
-            run("cp", &["-a", directory, text(parent)], b"");
-        }
-        for name in ["bin", "sbin", "lib", "lib64"] {
-            if let Ok(link) = std::fs::read_link(Path::new("/").join(name)) {
-                symlink(link, root.join(name)).expect("a link");
-            }
-        }
-        layout.insert();
+        let file = layout.path("Containerfile");
+        std::fs::write(&file, containerfile).expect("written");
+        let target = format!("oci:{}", layout.image());
+        layout.buildah(&[
+            "build-using-dockerfile",
+            "--quiet",
+            "--layers",
+            "--isolation=chroot",
+            "--format=oci",
+            "--tag=built",
+            "--file",
+            text(&file),
+            text(context),
+        ]);
+        layout.buildah(&["push", "--quiet", "built", &target]);
+        let _ = std::fs::remove_dir_all(layout.path("storage"));
         layout
+    }
+
+    /// buildah with storage of its own. Overlays cost a copy of what changes and write opaque
+    /// directories; where the kernel has none for us, every layer is a copy of all.
+    fn buildah(&self, arguments: &[&str]) {
+        let (root, state) = (self.path("storage/root"), self.path("storage/run"));
+        let with = |driver, arguments: &[&str]| {
+            let mut command = Command::new("buildah");
+            command.args(["--storage-driver", driver, "--root", text(&root)]);
+            command.args(["--runroot", text(&state)]).args(arguments);
+            command.output().expect("buildah")
+        };
+        let driver = match with("overlay", &["info"]).status.success() {
+            true => "overlay",
+            false => "vfs",
+        };
+        let output = with(driver, arguments);
+        assert!(
+            output.status.success(),
+            "buildah {arguments:?} ({driver}): {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Adds a layer: this tar.
+    pub fn add_tar(&self, tar: &[u8]) {
+        let (file, image) = (self.path("layer.tar"), self.image());
+        std::fs::write(&file, tar).expect("written");
+        run(
+            "umoci",
+            &["raw", "add-layer", "--image", &image, text(&file)],
+            b"",
+        );
+    }
+
+    /// How many layers the image has.
+    pub fn layers(&self) -> usize {
+        let said = run("umoci", &["stat", "--json", "--image", &self.image()], b"");
+        let stat: Value = serde_json::from_slice(&said).expect("JSON");
+        let history = stat["history"].as_array().expect("an array");
+        let of_a_layer = |entry: &&Value| entry["layer"].is_object();
+        history.iter().filter(of_a_layer).count()
     }
 
     /// The image `v1` of the files in `root`.

@@ -1,6 +1,7 @@
-//! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `promtool`, `strace`, `curl`, `nginx`, `httplint`, Chromium, and OpenSSL
-//! for a token service's signatures. `install.sh` fetches what is missing. Everything listens on
-//! loopback; nothing but the installation leaves the machine.
+//! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `buildah`, a root file
+//! system of Debian by `mmdebstrap`, `promtool`, `strace`, `curl`, `nginx`, `httplint`, Chromium, and
+//! OpenSSL for a token service's signatures. `install.sh` fetches what is missing. Everything listens
+//! on loopback; nothing but the installation leaves the machine.
 //!
 //! ```text
 //! cargo test --features real --test real

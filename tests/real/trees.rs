@@ -3,20 +3,29 @@
 use crate::binary::{Blobserve, Home};
 use crate::layouts::Layout;
 use crate::registries::{Access, Registry};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Longest chain of links that is followed.
 const MOST_LINKS: usize = 40;
+/// Paths that are asked for side by side.
+const AT_ONCE: usize = 8;
 
 /// What is at a path, links followed inside the image.
 #[derive(Debug)]
 enum Found {
+    /// Its path on this machine.
     File(PathBuf),
-    Directory,
+    /// Its path in the image.
+    Directory(PathBuf),
+    /// Nor is a device anything that is served.
     Nothing,
 }
 
@@ -28,70 +37,140 @@ async fn every_path_is_served_as_umoci_unpacks_it() {
     registry.push(&layout, "team/app:v1", "oci");
     let prefix = format!("/{}/team/app:v1", registry.host());
     let home = Home::new();
-    let blobserve = home.serve(&json!({"repos": {format!("{}/team/app", registry.host()): {}}}));
+    let blobserve = home.serve(&json!({
+        "listing": true,
+        "repos": {format!("{}/team/app", registry.host()): {}},
+    }));
 
-    let (files, directories, nothing) = is_the_tree(&blobserve, &prefix, &root).await;
+    let compared = is_the_tree(&blobserve, &prefix, &root).await;
     // The site has them all: the comparison was one.
+    let Compared {
+        files,
+        directories,
+        nothing,
+    } = compared;
     assert!(
         files > 500 && directories >= 12 && nothing >= 4,
-        "{files} files, {directories} directories, {nothing} dead links"
+        "{compared:?}"
     );
 }
 
-/// Asks for every path below `root` at `prefix`, and for nothing that is not there. How many files,
-/// directories, and links that lead nowhere there are.
-pub async fn is_the_tree(
-    blobserve: &Blobserve,
-    prefix: &str,
-    root: &Path,
-) -> (usize, usize, usize) {
+/// How many paths a comparison came by, by what is there, links followed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compared {
+    pub files: usize,
+    pub directories: usize,
+    pub nothing: usize,
+}
+
+/// Asks for every path below `root` at `prefix`: files are byte for byte there, and every directory
+/// lists what is in it and nothing else, with sizes and digests. Listings have to be on.
+pub async fn is_the_tree(blobserve: &Blobserve, prefix: &str, root: &Path) -> Compared {
     let mut paths = Vec::new();
     walk(root, Path::new(""), &mut paths);
-    let (mut files, mut directories, mut nothing) = (0, 0, 0);
-    for path in &paths {
-        let url = format!("{prefix}{}", encoded(path));
-        match find(root, path) {
-            Found::File(file) => {
-                is_served(blobserve, &url, &file).await;
-                files += 1;
-            }
-            Found::Directory => {
-                let redirect = blobserve.get_expecting(301, &url).await;
-                let name = encoded(Path::new(path.file_name().expect("a name")));
-                let expected = format!("{}/", name.trim_start_matches('/'));
-                assert_eq!(
-                    decoded(redirect.header("location").expect("Location")),
-                    decoded(&expected),
-                    "{url}"
-                );
-                directories += 1;
-            }
-            Found::Nothing => {
-                blobserve.get(&url).await.expect_error(404);
-                nothing += 1;
-            }
+    lists(blobserve, prefix, root, Path::new("")).await;
+    let asked = paths
+        .iter()
+        .map(|path| is_there(blobserve, prefix, root, path));
+    let found = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
+    let add = async |mut sum: Compared, found| {
+        match found {
+            Found::File(_) => sum.files += 1,
+            Found::Directory(_) => sum.directories += 1,
+            Found::Nothing => sum.nothing += 1,
         }
-    }
-    (files, directories, nothing)
+        sum
+    };
+    let compared = found.fold(Compared::default(), add).await;
+    println!("{compared:?}");
+    compared
 }
 
-/// The body has the bytes and the length of `file`.
-async fn is_served(blobserve: &Blobserve, url: &str, file: &Path) {
-    let expected =
-        std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let response = blobserve.get_expecting(200, url).await;
-    let length = expected.len().to_string();
-    assert_eq!(
-        response.header("content-length"),
-        Some(length.as_str()),
-        "{url}"
+/// What `root` has at the path is what is served; what that is.
+async fn is_there(blobserve: &Blobserve, prefix: &str, root: &Path, path: &Path) -> Found {
+    let url = format!("{prefix}{}", encoded(path));
+    let found = find(root, path);
+    match &found {
+        Found::File(file) => {
+            let expected = read(file);
+            let response = blobserve.get_expecting(200, &url).await;
+            assert!(
+                response.body == expected,
+                "{url} has {} bytes, and is not {}",
+                response.body.len(),
+                file.display()
+            );
+        }
+        Found::Directory(at) => {
+            let redirect = blobserve.get_expecting(301, &url).await;
+            let name = encoded(Path::new(path.file_name().expect("a name")));
+            let expected = format!("{}/", name.trim_start_matches('/'));
+            assert_eq!(
+                decoded(redirect.header("location").expect("Location")),
+                decoded(&expected),
+                "{url}"
+            );
+            // One that a link leads to is listed under its own name.
+            if at == path {
+                lists(blobserve, prefix, root, path).await;
+            }
+        }
+        Found::Nothing => {
+            blobserve.get(&url).await.expect_error(404);
+        }
+    }
+    found
+}
+
+/// The listing of a directory has the entries that `root` has there, with what they are.
+async fn lists(blobserve: &Blobserve, prefix: &str, root: &Path, directory: &Path) {
+    let mut expected = BTreeMap::new();
+    for entry in std::fs::read_dir(root.join(directory)).expect("a directory") {
+        let name = entry.expect("an entry").file_name();
+        let is = match find(root, &directory.join(&name)) {
+            Found::File(file) => {
+                let bytes = read(&file);
+                let digest = STANDARD.encode(Sha256::digest(&bytes));
+                json!(["file", bytes.len(), format!("sha256-{digest}")])
+            }
+            Found::Directory(_) => json!(["directory", null, null]),
+            // A dead link is not listed.
+            Found::Nothing => continue,
+        };
+        expected.insert(name.as_bytes().to_vec(), is);
+    }
+    let url = format!("{prefix}{}/?format=json&integrity=1", encoded(directory));
+    let listing = blobserve.get_expecting(200, &url).await.body;
+    let listing: Vec<Value> = serde_json::from_slice(&listing).expect("JSON");
+    let mut listed = BTreeMap::new();
+    for entry in &listing {
+        let href = entry["href"].as_str().expect("a text");
+        let name = decoded(href.trim_end_matches('/'));
+        let is = json!([entry["type"], entry["size"], entry["integrity"]]);
+        let first = listed.insert(name, is);
+        assert!(first.is_none(), "{url}: {href} is there twice");
+    }
+    assert!(
+        listed == expected,
+        "{url}: listed, but not there or not so: {:?}; there, but not listed so: {:?}",
+        only_in(&listed, &expected),
+        only_in(&expected, &listed),
     );
-    assert_eq!(
-        Sha256::digest(&response.body),
-        Sha256::digest(&expected),
-        "{url} is not {}",
-        file.display()
-    );
+}
+
+/// What `other` does not have, or has otherwise.
+fn only_in<'a>(
+    one: &'a BTreeMap<Vec<u8>, Value>,
+    other: &BTreeMap<Vec<u8>, Value>,
+) -> Vec<(String, &'a Value)> {
+    one.iter()
+        .filter(|(name, is)| other.get(*name) != Some(*is))
+        .map(|(name, is)| (String::from_utf8_lossy(name).into_owned(), is))
+        .collect()
+}
+
+fn read(file: &Path) -> Vec<u8> {
+    std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
 /// Every path below `root` but `root` itself; links are not followed.
@@ -139,9 +218,11 @@ fn find(root: &Path, path: &Path) -> Found {
     }
     let found = root.join(&at);
     if found.is_dir() {
-        Found::Directory
-    } else {
+        Found::Directory(at)
+    } else if found.is_file() {
         Found::File(found)
+    } else {
+        Found::Nothing
     }
 }
 
