@@ -10,6 +10,7 @@ needed=(
     umoci:umoci
     buildah:buildah
     mmdebstrap:mmdebstrap
+    containerd:containerd
     htpasswd:apache2-utils
     openssl:openssl
     promtool:prometheus
@@ -31,9 +32,10 @@ done
 # httplint is no Debian package: it goes where `make tools` has the other tools in Python.
 target=$(cd "$(dirname "$0")/../.." && pwd)/target
 python=$target/python
-if ! "$python/bin/python" -c 'import httplint' 2>/dev/null; then
+# Nor is Helm: this is its own SDK, and pushes charts as its command does.
+if ! "$python/bin/python" -c 'import httplint, helm_python' 2>/dev/null; then
     python3 -m venv "$python"
-    "$python/bin/pip" install --quiet --disable-pip-version-check 'httplint>=2026' >&2
+    "$python/bin/pip" install --quiet --disable-pip-version-check 'httplint>=2026' 'helm-python-sdk==0.2.2' >&2
 fi
 if [ ${#missing[@]} -ne 0 ]; then
     sudo=()
@@ -53,15 +55,31 @@ if [ "$(cat "$target/node/installed" 2>/dev/null)" != "$playwright" ]; then
         --silent "playwright-core@$playwright" </dev/null >&2
     echo "$playwright" >"$target/node/installed"
 fi
+mirrors=()
+for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+    [ ${#mirrors[@]} -ne 0 ] || [ ! -s "$file" ] || mirrors=("$file")
+done
 # A root file system of Debian, from the mirrors that apt has: the packages that every one has.
 if [ ! -e "$target/debian/root.tar" ]; then
     mkdir -p "$target/debian"
-    mirrors=()
-    for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-        [ ${#mirrors[@]} -ne 0 ] || [ ! -s "$file" ] || mirrors=("$file")
-    done
     mmdebstrap --quiet --variant=essential --skip=output/dev --format=tar \
         "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$target/debian/root.tar.part" \
         "${mirrors[@]}" </dev/null >&2
     mv "$target/debian/root.tar.part" "$target/debian/root.tar"
+fi
+# ORAS is in Debian from 13 on, and runs on 12: its package is unpacked below target/, with lists of
+# apt's own there.
+if [ ! -x "$target/oras/usr/bin/oras" ]; then
+    lists=$target/oras/apt
+    mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$lists/sources"
+    mirror=$(cat "${mirrors[@]}" /dev/null | grep -m1 -o 'https\?://[^ ]*/debian/\?\( \|$\)' || echo http://deb.debian.org/debian)
+    printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: %s\n' \
+        "$mirror" /usr/share/keyrings/debian-archive-keyring.gpg >"$lists/sources/trixie.sources"
+    apt=(apt-get -qq -o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$lists/sources"
+        -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o APT::Sandbox::User=
+        -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
+    "${apt[@]}" update </dev/null >&2
+    (cd "$lists" && "${apt[@]}" download oras </dev/null >&2)
+    dpkg-deb -x "$lists"/oras_*.deb "$target/oras"
+    rm -r "$lists"
 fi

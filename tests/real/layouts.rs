@@ -1,12 +1,12 @@
 //! Images of our own making, by umoci: OCI layouts of one layer, and more.
 
 use crate::binary::text;
+use crate::builds::Build;
 use crate::parts::{installed, run};
 use crate::support::noise;
 use serde_json::Value;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The directory in the image that is served.
 pub const WORKDIR: &str = "/srv/site";
@@ -35,45 +35,9 @@ impl Layout {
         let layout = Layout {
             directory: tempfile::tempdir().expect("a temporary directory"),
         };
-        let file = layout.path("Containerfile");
-        std::fs::write(&file, containerfile).expect("written");
         let target = format!("oci:{}", layout.image());
-        layout.buildah(&[
-            "build-using-dockerfile",
-            "--quiet",
-            "--layers",
-            "--isolation=chroot",
-            "--format=oci",
-            "--tag=built",
-            "--file",
-            text(&file),
-            text(context),
-        ]);
-        layout.buildah(&["push", "--quiet", "built", &target]);
-        let _ = std::fs::remove_dir_all(layout.path("storage"));
+        Build::of(containerfile, context).push(&[], &target);
         layout
-    }
-
-    /// buildah with storage of its own. Overlays cost a copy of what changes and write opaque
-    /// directories; where the kernel has none for us, every layer is a copy of all.
-    fn buildah(&self, arguments: &[&str]) {
-        let (root, state) = (self.path("storage/root"), self.path("storage/run"));
-        let with = |driver, arguments: &[&str]| {
-            let mut command = Command::new("buildah");
-            command.args(["--storage-driver", driver, "--root", text(&root)]);
-            command.args(["--runroot", text(&state)]).args(arguments);
-            command.output().expect("buildah")
-        };
-        let driver = match with("overlay", &["info"]).status.success() {
-            true => "overlay",
-            false => "vfs",
-        };
-        let output = with(driver, arguments);
-        assert!(
-            output.status.success(),
-            "buildah {arguments:?} ({driver}): {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
     }
 
     /// Adds a layer: this tar.
@@ -166,7 +130,7 @@ pub fn page(words: &str) -> String {
 }
 
 /// Files, directories, links and names of the kinds that sites have.
-fn site_in(site: &Path, words: &str) {
+pub fn site_in(site: &Path, words: &str) {
     let file = |name: &str, content: &[u8]| {
         let path = site.join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");

@@ -1,6 +1,6 @@
 //! The real binary against real parts: `docker-registry`, `skopeo`, `umoci`, `buildah`, a root file
-//! system of Debian by `mmdebstrap`, `promtool`, `strace`, `curl`, `nginx`, `httplint`, Chromium, and
-//! OpenSSL for a token service's signatures. `install.sh` fetches what is missing. Everything listens
+//! system of Debian by `mmdebstrap`, `containerd`, `oras`, Helm's SDK, `promtool`, `strace`, `curl`,
+//! `nginx`, `httplint`, Chromium, and OpenSSL for a token service's signatures. `install.sh` fetches what is missing. Everything listens
 //! on loopback; nothing but the installation leaves the machine.
 //!
 //! ```text
@@ -12,11 +12,13 @@
 
 mod binary;
 mod browser;
+mod builds;
 mod clients;
 mod disk;
 mod kill;
 mod layered;
 mod layouts;
+mod makers;
 mod metrics;
 mod parts;
 mod proxies;
