@@ -263,6 +263,8 @@ pub struct RepoConfig {
     pub redirect_to_digest: bool,
     /// Overrides `reprDigest`.
     pub repr_digest: Option<bool>,
+    /// What its manifests say, and what refers to them, is shown.
+    pub about: bool,
     /// How its files make a site.
     pub site: SiteConfig,
     /// Overrides `encodings`.

@@ -5,10 +5,14 @@
 //! The decisions in it (`path`, `locate`, `lead`, `decide` over `conditional` and `range`, `content_type`,
 //! `cache`, `encoding`, `inline`, `listing`, `fields`, `host`, `hosts`) are pure and tested as tables; `offer`
 //! chooses the file, a sidecar or a variant, `represent` makes answers of them,
+//! `about` answers what is asked about an image,
 //! `directory` answers where listings are on (`listing`, `archive`), `error` maps what can fail to statuses, `body` sends.
 //!
 //! Never sees a disk path, a registry or a pack: only views of [`crate::images`].
 
+// What cannot be told is an answer as well, and moves as one.
+#[allow(clippy::result_large_err)]
+mod about;
 mod access;
 mod archive;
 mod body;

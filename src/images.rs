@@ -8,10 +8,12 @@
 //! The steps of [`Images::get`]: policy → tag to digest (freshness, [`tags`](self)) → manifest and
 //! configuration → layers (`prepare`, `fetch`), merged where there are several → replacements → view.
 
+mod about;
 mod catalogue;
 mod error;
 mod fetch;
 mod flight;
+mod info;
 mod integrity;
 mod lasts;
 mod ledger;
@@ -28,21 +30,25 @@ mod variants;
 mod view;
 
 pub use crate::encode::Coding;
+pub use about::{
+    About, AboutIndex, AboutLayer, AboutReferrer, Entry as AboutEntry, Named, Referrers,
+};
 pub use catalogue::{Catalogue, Command, ImageRecord, LayerRecord, LayerState};
 pub use error::ImageError;
+pub use info::ViewInfo;
 pub use integrity::Integrity;
 pub use shown::Shown;
 pub use variants::Found;
 pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
 use crate::blobspace::{Blobspace, Content, WeakLease};
-use crate::config::{CacheConfig, Config, Encodings, InlineStatic, SiteConfig};
+use crate::config::{Config, SiteConfig};
 use crate::digest::Digest;
 use crate::metrics::Metrics;
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository, Version};
 use crate::registry::Registries;
-use crate::rules::Rules;
+use about::Abouts;
 use catalogue::Names;
 use dashmap::{DashMap, Entry};
 use fetch::Fetcher;
@@ -85,50 +91,6 @@ pub enum Ask {
     ReadOnly,
 }
 
-/// What decides how the files of an image are served: everything but the files.
-#[derive(Clone, Debug)]
-pub struct ViewInfo {
-    /// As asked for.
-    pub reference: Reference,
-    /// Of the image's manifest.
-    pub digest: Digest,
-    /// Where URL paths start, cleaned (no leading or trailing slash), may be empty.
-    pub workdir: Vec<u8>,
-    /// Only the digest decides the bytes (no replacements...), or the tag is declared immutable:
-    /// what InlineVars leaves untouched may be cached for ever.
-    pub immutable: bool,
-    /// The repository is configured by name.
-    pub configured: bool,
-    /// Directories are listed.
-    pub listing: bool,
-    /// Which encoded forms of its files are sent.
-    pub encodings: Encodings,
-    /// Applied on request to `/` and `…/index.html`.
-    pub inline_static: Vec<InlineStatic>,
-    /// How long what is not immutable may be reused.
-    pub cache: CacheConfig,
-    /// What the repository's configuration says of its site.
-    pub site: Arc<SiteConfig>,
-    /// What the image says itself, where the configuration lets it.
-    pub rules: Arc<Rules>,
-    /// The reference has an origin of its own.
-    pub origin: bool,
-    /// Documents redirect from the tag to the digest that it means.
-    pub redirect_to_digest: bool,
-    /// Answers have a `Repr-Digest`.
-    pub repr_digest: bool,
-    /// How long this is what the reference means.
-    pub(crate) lasts: Arc<Lasts>,
-}
-
-impl ViewInfo {
-    /// Whether a view that was had before may still be served for its reference without asking anyone:
-    /// what [`Images::warm`] would give again. `now` is a time of this request. Counts as a use.
-    pub fn is_current(&self, now: Instant) -> bool {
-        self.lasts.is_current(now)
-    }
-}
-
 /// All images. One per process; clones share.
 #[derive(Clone)]
 pub struct Images(Arc<Inner>);
@@ -151,6 +113,7 @@ struct Inner {
     origins: Origins,
     variants: Variants,
     names: Names,
+    abouts: Abouts,
     draining: watch::Sender<bool>,
 }
 
@@ -226,6 +189,7 @@ impl Images {
             origins,
             variants,
             names,
+            abouts: Abouts::new(config.tag_ttl, config.stale_if_error),
             draining: watch::Sender::new(false),
         }))
     }
@@ -247,11 +211,18 @@ impl Images {
         if let Some(view) = self.warm(reference) {
             return Ok(view);
         }
+        self.unless_draining(self.0.get(reference, ask)).await
+    }
+
+    async fn unless_draining<T>(
+        &self,
+        asking: impl Future<Output = Result<T, ImageError>>,
+    ) -> Result<T, ImageError> {
         let mut draining = self.0.draining.subscribe();
         tokio::select! {
             biased;
             _ = draining.wait_for(|draining| *draining) => Err(ImageError::Busy("shutting down".into())),
-            view = self.0.get(reference, ask) => view,
+            outcome = asking => outcome,
         }
     }
 
@@ -420,11 +391,6 @@ impl Inner {
         reference: &Reference,
         policy: &Arc<Policy>,
     ) -> Result<View, ImageError> {
-        let Version::Tag(tag) = &reference.version else {
-            return Err(ImageError::Internal(
-                "a digest needs no revalidation".into(),
-            ));
-        };
         if let Some(view) = self
             .views
             .get(reference)
@@ -433,31 +399,9 @@ impl Inner {
         {
             return Ok(view);
         }
-        let repository = &reference.repository;
         let asked = SystemTime::now();
-        let digest = match self
-            .registries
-            .resolve(repository, tag)
-            .await
-            .map_err(ImageError::from)
-        {
-            Ok(digest) => digest,
-            Err(error) => {
-                if matches!(error, ImageError::NotFound(_)) {
-                    tracing::info!(%reference, %error, "tag not resolved");
-                } else {
-                    tracing::warn!(%reference, %error, "tag not resolved");
-                }
-                if matches!(error, ImageError::NotFound(_) | ImageError::Denied(_)) {
-                    self.forget(reference).await;
-                }
-                if matches!(error, ImageError::NotFound(_)) {
-                    self.missing.put(reference.clone(), error.clone());
-                }
-                return Err(error);
-            }
-        };
-        self.preparer.tag_means(repository, digest).await;
+        let digest = self.resolve(reference).await?;
+        self.preparer.tag_means(&reference.repository, digest).await;
         let prepared = self.prepared(reference, policy, digest).await?;
         self.preparer
             .ledger
@@ -471,6 +415,32 @@ impl Inner {
             .await;
         self.note(reference, digest, &prepared).await;
         Ok(self.remember(reference, policy, &prepared, Some((asked, self.tag_ttl))))
+    }
+
+    /// Asks the registry what the tag means. One that is gone, or not for us, is known no longer.
+    async fn resolve(&self, reference: &Reference) -> Result<Digest, ImageError> {
+        let Version::Tag(tag) = &reference.version else {
+            return Err(ImageError::Internal(
+                "a digest needs no revalidation".into(),
+            ));
+        };
+        let outcome = self.registries.resolve(&reference.repository, tag).await;
+        let error = match outcome.map_err(ImageError::from) {
+            Ok(digest) => return Ok(digest),
+            Err(error) => error,
+        };
+        if matches!(error, ImageError::NotFound(_)) {
+            tracing::info!(%reference, %error, "tag not resolved");
+        } else {
+            tracing::warn!(%reference, %error, "tag not resolved");
+        }
+        if matches!(error, ImageError::NotFound(_) | ImageError::Denied(_)) {
+            self.forget(reference).await;
+        }
+        if matches!(error, ImageError::NotFound(_)) {
+            self.missing.put(reference.clone(), error.clone());
+        }
+        Err(error)
     }
 
     async fn by_digest(
@@ -527,24 +497,10 @@ impl Inner {
             Some((_, fresh)) if !policy.is_fixed(&reference.version) => Lasts::until(fresh),
             _ => Lasts::for_ever(),
         };
-        let info = Arc::new(ViewInfo {
-            reference: reference.clone(),
-            digest: prepared.image.digest,
-            workdir: policy.workdir(&prepared.image.config),
-            immutable: policy.is_immutable(reference),
-            configured: policy.configured,
-            listing: policy.listing,
-            encodings: policy.encodings,
-            inline_static: policy.repo.inline_static.clone(),
-            cache: policy.cache,
-            site: policy.site.clone(),
-            rules: prepared.rules.clone(),
-            origin: policy.origin,
-            redirect_to_digest: policy.repo.redirect_to_digest
-                && !policy.is_fixed(&reference.version),
-            repr_digest: policy.repr_digest,
-            lasts: Arc::new(lasts),
-        });
+        let image = &prepared.image;
+        let rules = prepared.rules.clone();
+        let info = policy.info(reference, image.digest, &image.config, rules, lasts);
+        let info = Arc::new(info);
         let remembered = Remembered {
             info: info.clone(),
             base: KnownFiles::of(&prepared.base),

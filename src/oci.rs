@@ -37,6 +37,9 @@ pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
+/// The media type that a request for a list of referrers accepts.
+pub const ACCEPT_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// A platform, as `os/architecture[/variant]`, or `os(version)/architecture[/variant]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
@@ -149,6 +152,15 @@ pub fn is_image_config(media_type: &str) -> bool {
     )
 }
 
+/// Whether the media type says a manifest.
+pub fn is_manifest(media_type: &str) -> bool {
+    matches!(
+        essence(media_type),
+        "application/vnd.oci.image.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v2+json"
+    )
+}
+
 /// Whether the media type says an index, so that an entry of an index leads to another one.
 pub fn is_index(media_type: &str) -> bool {
     matches!(
@@ -156,6 +168,11 @@ pub fn is_index(media_type: &str) -> bool {
         "application/vnd.oci.image.index.v1+json"
             | "application/vnd.docker.distribution.manifest.list.v2+json"
     )
+}
+
+/// Whether the media type is JSON's own: what some registries say of whatever they answer.
+pub fn is_json(media_type: &str) -> bool {
+    essence(media_type) == "application/json"
 }
 
 /// A media type without its parameters (`; charset=utf-8`).

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `site` | scheme, API host, mirrors and trust roots of a host; which hosts the operator named |
 //! | `client` | sources in order, authorization, redirects, verification |
+//! | `referrers` | what refers to a digest: lists, page by page, or the tag schema |
 //! | `blob` | downloads that resume, and go on elsewhere |
 //! | `layout`, `store` | what an OCI layout says; what holds its files: the border of all that is no registry |
 //! | `retry` | what can pass, and how long to wait |
@@ -24,6 +25,7 @@
 //! layer's `urls` are never read.
 
 mod address;
+mod attached;
 mod auth;
 mod blob;
 mod challenge;
@@ -32,6 +34,7 @@ mod credentials;
 mod error;
 mod layout;
 mod realm;
+mod referrers;
 mod retry;
 mod site;
 mod store;

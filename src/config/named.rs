@@ -42,6 +42,7 @@ pub(super) const REPO: &[&str] = &[
     "layers",
     "redirectToDigest",
     "reprDigest",
+    "about",
 ];
 pub(super) const REPLACEMENT: &[&str] = &["path", "search", "replacement"];
 pub(super) const INLINE_STATIC: &[&str] = &["search", "replacement"];
@@ -186,6 +187,7 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
             .flag(section.get("redirectToDigest"))
             .unwrap_or(false),
         repr_digest: reader.flag(section.get("reprDigest")),
+        about: reader.flag(section.get("about")).unwrap_or(false),
     }
 }
 

@@ -9,19 +9,17 @@ use super::listing::{
 };
 use super::path;
 use super::repr_digest;
-use super::represent::{HTML, Representation};
+use super::represent::{HTML, JSON, Representation};
 use super::serve::Serve;
 use crate::digest::Digest;
 use crate::images::{DirectoryNode, FileNode, ImageError, Node, View};
 use crate::rules::Rules;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{self, HeaderValue};
+use http::header;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use std::sync::Arc;
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What answers of directories share. One per listener.
 pub(super) struct Directories {

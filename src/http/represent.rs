@@ -22,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 pub(super) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Bytes of a page that InlineVars are applied to where they are read; more goes to another thread.
 const QUICK_PAGE: u64 = 64 << 10;
@@ -156,7 +157,7 @@ async fn fill_in(
 }
 
 impl Representation {
-    /// Of a directory.
+    /// Of a directory, or of what is told about an image.
     pub(super) fn of_listing(
         info: &Arc<ViewInfo>,
         rendered: Rendered,

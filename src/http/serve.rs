@@ -3,7 +3,7 @@
 //! 1. Host, method and Upgrade; preflights of CORS end here.
 //! 2. Reference and file path: as the Host serves them ([`hosts`]), or cut from the raw URL path.
 //! 3. The view of the image: warm, or waited for until the deadline. Where the image has an origin of
-//!    its own, a path URL redirects there.
+//!    its own, a path URL redirects there. What is asked about the image needs no view ([`about`]).
 //! 4. What the path leads to: file, index file, redirect to the slash, listing
 //!    ([`locate`](super::locate)); rules of the image, fallback, page for 404s around them ([`lead`]).
 //!    A document of a tag may redirect to its digest.
@@ -12,6 +12,7 @@
 //! 7. Headers and body; what the image says of its files, and over that what every answer of the
 //!    repository carries ([`fields`]).
 
+use super::about;
 use super::access::Visit;
 use super::body::Body;
 use super::cache::CachePolicy;
@@ -82,6 +83,12 @@ impl Serve {
         let reference = &asked.target.reference;
         if let Some(visit) = Visit::of(&request.extensions) {
             visit.asks(reference);
+        }
+        if let Some(question) = about::question(asked.target.path, request.uri.query())
+            && self.images.shows_about(&reference.repository)
+        {
+            let ask = ask(&request.headers);
+            return Box::pin(self.tell(question, reference, ask, &serves, request)).await;
         }
         let view = match self.view(reference, request).await {
             Ok(view) => view,
@@ -349,7 +356,7 @@ fn asked(target: Target<'_>) -> Result<Asked<'_>, Response<Body>> {
     Ok(Asked { target, path })
 }
 
-fn no_origin(label: &str) -> Response<Body> {
+pub(super) fn no_origin(label: &str) -> Response<Body> {
     let text = format!("no image has the origin {label:?}: ask for its path URL first");
     error::error(StatusCode::NOT_FOUND, &text)
 }

@@ -25,6 +25,7 @@ use crate::reference::{Reference, Repository};
 use crate::registry::Registries;
 use crate::rules::Rules as SiteRules;
 use crate::unpack::Expected;
+pub(super) use documents::Resolved;
 pub(super) use files::chain_key;
 use files::tree_key;
 use std::sync::Arc;

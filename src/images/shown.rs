@@ -38,6 +38,11 @@ impl Shown {
         View { info, ..view }
     }
 
+    /// How this host sends what is said about its image.
+    pub fn info(&self, info: &ViewInfo) -> Arc<ViewInfo> {
+        Arc::new(self.apply(info))
+    }
+
     fn apply(&self, info: &ViewInfo) -> ViewInfo {
         ViewInfo {
             workdir: self.workdir.as_ref().unwrap_or(&info.workdir).clone(),

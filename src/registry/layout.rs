@@ -22,9 +22,9 @@ const PIECE: usize = 256 << 10;
 /// One repository of a layout.
 pub(super) struct Layout {
     store: Arc<dyn Store>,
-    repository: Repository,
+    pub(super) repository: Repository,
     /// `limits.manifestBytes`.
-    limit: u64,
+    pub(super) limit: u64,
 }
 
 impl Layout {
@@ -97,11 +97,11 @@ impl Layout {
         format!("blob {digest} of `{}`", self.repository)
     }
 
-    fn name(&self, failure: Failure, what: &str) -> RegistryError {
+    pub(super) fn name(&self, failure: Failure, what: &str) -> RegistryError {
         failure.name(self.repository.host(), what, 1)
     }
 
-    async fn small(
+    pub(super) async fn small(
         &self,
         digest: Digest,
         size: Option<u64>,
@@ -120,15 +120,17 @@ impl Layout {
         .await
     }
 
-    async fn entry(&self, version: Version) -> Result<Descriptor, Failure> {
+    /// All of `index.json`.
+    pub(super) async fn entries(&self) -> Result<Vec<IndexEntry>, Failure> {
         let index = self.read("index.json".into()).await?;
-        let wrong = |why: &dyn std::fmt::Display| {
-            Failure::wrong(format!("index.json of the layout: {why}"))
-        };
-        let entries = match oci::parse_document(None, &index).map_err(|error| wrong(&error))? {
-            oci::Document::Index(entries) => entries,
-            oci::Document::Manifest(_) => return Err(wrong(&"is a manifest, not an index")),
-        };
+        match oci::parse_document(None, &index).map_err(|error| wrong_index(&error))? {
+            oci::Document::Index(entries) => Ok(entries),
+            oci::Document::Manifest(_) => Err(wrong_index(&"is a manifest, not an index")),
+        }
+    }
+
+    pub(super) async fn entry(&self, version: Version) -> Result<Descriptor, Failure> {
+        let entries = self.entries().await?;
         let found = match &version {
             Version::Digest(digest) => (entries.iter())
                 .filter(|entry| entry.descriptor.digest == *digest)
@@ -146,7 +148,7 @@ impl Layout {
             return Err(Failure::last(RegistryErrorKind::NotFound, text));
         };
         if (found.iter()).any(|entry| entry.descriptor.digest != first.descriptor.digest) {
-            return Err(wrong(&"names several images with this tag"));
+            return Err(wrong_index(&"names several images with this tag"));
         }
         Ok(first.descriptor.clone())
     }
@@ -177,6 +179,10 @@ impl Layout {
         let joined = tokio::task::spawn_blocking(move || work(&*store, &path)).await;
         joined.unwrap_or_else(|_| Err(Failure::passing("reading the layout was cancelled")))
     }
+}
+
+fn wrong_index(why: &dyn std::fmt::Display) -> Failure {
+    Failure::wrong(format!("index.json of the layout: {why}"))
 }
 
 /// The entries that a tag of the repository means.

@@ -96,6 +96,12 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
     }
 }
 
+/// Whether the status says that a registry has no lists of referrers: 404 by the specification, and what
+/// older registries and proxies answer to a path or an Accept that they do not know.
+pub(super) fn unlisted(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 404 | 405 | 406 | 410 | 501)
+}
+
 /// `Retry-After` in seconds: a number or a date (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();

@@ -24,7 +24,7 @@ pub use {
     client::{Client, Response},
     image::{Encoding, Image, Index, Layer},
     process::Process,
-    registry::{Auth, Fault, Pushed, Registry},
+    registry::{Auth, Fault, Lists, Pushed, Registry},
     serde_json::json,
     service::Site,
 };

@@ -2,9 +2,11 @@
 //! refuse, redirect, and ask for credentials. It keeps a log of all it was asked.
 
 mod answer;
+mod lists;
 mod tls;
 
 use super::image::{Built, Image, Index, sha256};
+pub use lists::Lists;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -108,6 +110,7 @@ struct State {
     manifests: HashMap<(String, String), Manifest>,
     /// By (repository, digest).
     blobs: HashMap<(String, String), Arc<Vec<u8>>>,
+    lists: Lists,
     rules: Vec<Rule>,
     log: Vec<Logged>,
 }
@@ -125,6 +128,7 @@ enum Target {
     Repository(String),
     Blob(String),
     Manifest(String),
+    Referrers,
     Token,
 }
 
@@ -246,6 +250,10 @@ impl FaultSetter<'_> {
     pub fn on_repository(self, repository: &str) {
         self.on(Target::Repository(repository.to_owned()));
     }
+    /// Strikes requests for lists of referrers.
+    pub fn on_referrers(self) {
+        self.on(Target::Referrers);
+    }
     /// Strikes requests for a token.
     pub fn on_token(self) {
         self.on(Target::Token);
@@ -330,6 +338,10 @@ impl Registry {
             state.manifests.insert(key, value);
         }
         digest
+    }
+    /// How it lists referrers from now on.
+    pub fn list(&self, lists: Lists) {
+        self.inner.state().lists = lists;
     }
     /// Forgets a tag.
     pub fn untag(&self, repository: &str, tag: &str) {

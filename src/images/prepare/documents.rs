@@ -2,7 +2,7 @@
 
 use super::{Image, ImageError, Preparer, ROUNDS, crowded, is_own_affair};
 use crate::digest::Digest;
-use crate::oci::{self, Choice, Descriptor, Document, ImageConfig, Manifest, Platform};
+use crate::oci::{self, Choice, Descriptor, Document, ImageConfig, IndexEntry, Manifest, Platform};
 use crate::reference::{Repository, Version};
 use std::sync::Arc;
 
@@ -27,17 +27,75 @@ impl Wanted {
     }
 }
 
+/// What a digest of a manifest or an index leads to, with all that is said on the way.
+pub(in crate::images) struct Resolved {
+    /// Outermost first.
+    pub(in crate::images) indexes: Vec<Passed>,
+    /// Of the manifest.
+    pub(in crate::images) digest: Digest,
+    pub(in crate::images) manifest: Manifest,
+    pub(in crate::images) bytes: Arc<Vec<u8>>,
+    /// None: it is no image's.
+    pub(in crate::images) config: Option<Configured>,
+}
+
+/// An index, and what was chosen of it.
+#[derive(Clone)]
+pub(in crate::images) struct Passed {
+    pub(in crate::images) digest: Digest,
+    pub(in crate::images) bytes: Arc<Vec<u8>>,
+    pub(in crate::images) entry: IndexEntry,
+}
+
+/// The configuration of an image.
+pub(in crate::images) struct Configured {
+    pub(in crate::images) config: ImageConfig,
+    pub(in crate::images) bytes: Arc<Vec<u8>>,
+}
+
+impl Resolved {
+    /// The configuration, empty where there is none.
+    pub(in crate::images) fn config(&self) -> ImageConfig {
+        let config = self.config.as_ref();
+        config
+            .map(|config| config.config.clone())
+            .unwrap_or_default()
+    }
+}
+
 impl Preparer {
+    /// What is to be served of the digest.
     pub(super) async fn image(
         self: &Arc<Self>,
         repository: &Repository,
         digest: Digest,
     ) -> Result<Image, ImageError> {
-        // Depth first, in the order of the entries.
-        let mut left = vec![(digest, 0)];
+        let resolved = self.resolved(repository, digest).await?;
+        let digest = resolved.digest;
+        if resolved.manifest.layers.is_empty() {
+            return Err(ImageError::NotFound(
+                format!("image {digest} of `{repository}` has no layers").into(),
+            ));
+        }
+        Ok(Image {
+            digest,
+            config: resolved.config(),
+            has_config: resolved.config.is_some(),
+            layers: resolved.manifest.layers,
+        })
+    }
+
+    /// The manifest that the digest leads to on our platform, and its configuration.
+    pub(in crate::images) async fn resolved(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<Resolved, ImageError> {
+        // Depth first, in the order of the entries; with each what led to it.
+        let mut left: Vec<(Digest, Vec<Passed>)> = vec![(digest, Vec::new())];
         let mut platforms: Vec<String> = Vec::new();
         for _ in 0..MOST_INDEXES {
-            let Some((digest, depth)) = left.pop() else {
+            let Some((digest, indexes)) = left.pop() else {
                 platforms.sort();
                 platforms.dedup();
                 let text = format!(
@@ -47,7 +105,7 @@ impl Preparer {
                 );
                 return Err(ImageError::NotFound(text.into()));
             };
-            if depth > INDEX_DEPTH {
+            if indexes.len() > INDEX_DEPTH {
                 break;
             }
             let bytes = self.document(repository, Wanted::Manifest(digest)).await?;
@@ -55,20 +113,36 @@ impl Preparer {
                 ImageError::Wrong(format!("manifest {digest} of `{repository}`: {error}").into())
             })? {
                 Document::Manifest(manifest) => {
-                    return self.described(repository, digest, &manifest).await;
+                    let config = self.configured(repository, digest, &manifest).await?;
+                    return Ok(Resolved {
+                        indexes,
+                        digest,
+                        manifest,
+                        bytes,
+                        config,
+                    });
                 }
                 Document::Index(entries) => entries,
             };
+            let through = |entry: &IndexEntry| {
+                let mut indexes = indexes.clone();
+                indexes.push(Passed {
+                    digest,
+                    bytes: bytes.clone(),
+                    entry: entry.clone(),
+                });
+                (entry.descriptor.digest, indexes)
+            };
             match oci::choose(&entries, &self.platform) {
-                Choice::Entry(entry) => left = vec![(entry.descriptor.digest, depth + 1)],
+                Choice::Entry(entry) => left = vec![through(entry)],
                 // Another index may hold the platform.
                 Choice::Only(entry) if !left.is_empty() => {
                     platforms.extend(entry.platform.as_ref().map(Platform::to_string));
                 }
-                Choice::Only(entry) => left.push((entry.descriptor.digest, depth + 1)),
+                Choice::Only(entry) => left.push(through(entry)),
                 Choice::Within(within) => {
                     let within = within.iter().rev();
-                    left.extend(within.map(|entry| (entry.descriptor.digest, depth + 1)));
+                    left.extend(within.map(|entry| through(entry)));
                 }
                 Choice::None(there_are) => platforms.extend(there_are),
             }
@@ -79,40 +153,29 @@ impl Preparer {
         Err(ImageError::Wrong(text.into()))
     }
 
-    async fn described(
+    /// The image's configuration; None: it is an artifact.
+    async fn configured(
         self: &Arc<Self>,
         repository: &Repository,
         digest: Digest,
         manifest: &Manifest,
-    ) -> Result<Image, ImageError> {
+    ) -> Result<Option<Configured>, ImageError> {
+        if !oci::is_image_config(&manifest.config.media_type) {
+            return Ok(None);
+        }
         let wrong = |text: String| {
             ImageError::Wrong(format!("image {digest} of `{repository}`: {text}").into())
         };
-        if manifest.layers.is_empty() {
-            return Err(ImageError::NotFound(
-                format!("image {digest} of `{repository}` has no layers").into(),
-            ));
+        let wanted = Wanted::Config(manifest.config.clone());
+        let bytes = self.document(repository, wanted).await?;
+        let config = oci::parse_config(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let (diff_ids, layers) = (config.diff_ids.len(), manifest.layers.len());
+        if diff_ids != layers {
+            return Err(wrong(format!(
+                "its configuration has {diff_ids} diff IDs for {layers} layers"
+            )));
         }
-        let (mut config, mut has_config) = (ImageConfig::default(), false);
-        if oci::is_image_config(&manifest.config.media_type) {
-            let bytes = self
-                .document(repository, Wanted::Config(manifest.config.clone()))
-                .await?;
-            config = oci::parse_config(&bytes).map_err(|error| wrong(error.to_string()))?;
-            has_config = true;
-            let (diff_ids, layers) = (config.diff_ids.len(), manifest.layers.len());
-            if diff_ids != layers {
-                return Err(wrong(format!(
-                    "its configuration has {diff_ids} diff IDs for {layers} layers"
-                )));
-            }
-        }
-        Ok(Image {
-            digest,
-            config,
-            has_config,
-            layers: manifest.layers.clone(),
-        })
+        Ok(Some(Configured { config, bytes }))
     }
 
     async fn document(

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-type Body = BoxBody<Bytes, io::Error>;
+pub(super) type Body = BoxBody<Bytes, io::Error>;
 
 /// Bytes of a body that are sent at a time.
 const PIECE: usize = 16 * 1024;
@@ -121,6 +121,13 @@ async fn respond(inner: &Inner, method: &str, path: &str, headers: &HeaderMap) -
                 }
             }
         }
+        Thing::Referrers(repository, digest) => {
+            let bytes = match &fault {
+                Some(Fault::Bytes(bytes)) => Some(bytes.as_slice()),
+                _ => None,
+            };
+            return inner.referrers(repository, digest, path, bytes);
+        }
         Thing::Token | Thing::Unknown => return plain(404, "no such thing"),
     };
     let bytes = match &fault {
@@ -160,6 +167,7 @@ async fn respond(inner: &Inner, method: &str, path: &str, headers: &HeaderMap) -
 /// What a path asks for.
 enum Thing {
     Root,
+    Referrers(String, String),
     Token,
     Manifest(String, String),
     Blob(String, String),
@@ -180,6 +188,9 @@ impl Thing {
             return Thing::Root;
         }
         let owned = |(a, b): (&str, &str)| (a.to_owned(), b.replace("%3A", ":"));
+        if let Some((repository, digest)) = rest.split_once("/referrers/").map(owned) {
+            return Thing::Referrers(repository, digest);
+        }
         if let Some((repository, version)) = rest.split_once("/manifests/").map(owned) {
             return Thing::Manifest(repository, version);
         }
@@ -190,8 +201,11 @@ impl Thing {
     }
     fn fits(&self, target: &Target) -> bool {
         match (target, self) {
-            (Target::Anything, _) | (Target::Token, Thing::Token) => true,
+            (Target::Anything, _)
+            | (Target::Token, Thing::Token)
+            | (Target::Referrers, Thing::Referrers(..)) => true,
             (Target::Repository(name), Thing::Manifest(repository, _))
+            | (Target::Repository(name), Thing::Referrers(repository, _))
             | (Target::Repository(name), Thing::Blob(repository, _)) => name == repository,
             (Target::Blob(digest), Thing::Blob(_, asked)) => digest == asked,
             (Target::Manifest(version), Thing::Manifest(_, asked)) => version == asked,
@@ -274,13 +288,13 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {text}")
 }
 
-fn full(text: impl Into<Bytes>) -> Body {
+pub(super) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into())
         .map_err(|never| match never {})
         .boxed()
 }
 
-fn plain(code: u16, text: &str) -> Response<Body> {
+pub(super) fn plain(code: u16, text: &str) -> Response<Body> {
     Response::builder()
         .status(code)
         .header(header::CONTENT_TYPE, "application/json")
