@@ -102,3 +102,190 @@ async fn one_file_a_chart_and_a_hostile_title() {
         .expect_error(404);
     drop((registry, site));
 }
+
+const UNPACK: &str = "io.deis.oras.content.unpack";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_what_oras_says_is_one_whatever_its_media_type() {
+    let directory = |prefix: &str| {
+        let layer = Layer::new().file(&format!("{prefix}index.html"), "in it");
+        layer.file(&format!("{prefix}deep/er/f"), "deep")
+    };
+    let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+    // `oras push … docs/:application/vnd.acme.docs.layer.v1+tar`, and names of all kinds.
+    let docs = directory("docs/").media_type("application/vnd.acme.docs.layer.v1+tar");
+    let absolute = directory("srv/x/").media_type("application/octet-stream");
+    let python = directory("python/").media_type(layer);
+    let archive = raw(layer, &image::gzip(b"not even a tar"));
+    // `oras push … .`
+    let here = Layer::new().file("top.txt", "top").media_type(layer);
+    let image = artifact(vec![
+        here.annotation(TITLE, ".").annotation(UNPACK, "true"),
+        docs.annotation(TITLE, "docs").annotation(UNPACK, "true"),
+        absolute
+            .annotation(TITLE, "/srv/x")
+            .annotation(UNPACK, "true"),
+        python.annotation(TITLE, "python"),
+        archive.annotation(TITLE, "a.tar.gz"),
+    ]);
+    let (registry, site, _) = serving(&image).await;
+    for (path, content) in [
+        ("/top.txt", b"top".as_slice()),
+        ("/docs/", b"in it"),
+        ("/docs/deep/er/f", b"deep"),
+        ("/srv/x/", b"in it"),
+        ("/python/deep/er/f", b"deep"),
+        ("/a.tar.gz", &image::gzip(b"not even a tar")),
+    ] {
+        let answer = site.get(&registry.path("team/app:v1", path)).await;
+        assert!(answer.expect(200).body == content, "{path}");
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_strangers_stay_in_the_artifact() {
+    let file =
+        |title: &str, content: &str| raw("text/plain", content.as_bytes()).annotation(TITLE, title);
+    // Of two with one name the later one counts, as of two layers of an image.
+    let image = artifact(vec![
+        file("twice", "first"),
+        file("twice", "second"),
+        file("/etc//./passwd", "not the host's"),
+        file("over/inner", "below"),
+        file("over", "a file"),
+        file(".wh.twice", "a name as any other"),
+        file("a b\\..\\c?#%2e.txt", "odd"),
+        file("new\nline", "odd too"),
+    ]);
+    let (registry, site, _) = serving(&image).await;
+    for (path, content) in [
+        ("/twice", "second"),
+        ("/etc/passwd", "not the host's"),
+        ("/over", "a file"),
+        ("/.wh.twice", "a name as any other"),
+        ("/a%20b%5C..%5Cc%3F%23%252e.txt", "odd"),
+        ("/new%0Aline", "odd too"),
+    ] {
+        let answer = site.get(&registry.path("team/app:v1", path)).await;
+        assert_eq!(answer.expect(200).text(), content, "{path}");
+    }
+    let below = registry.path("team/app:v1", "/over/inner");
+    site.get(&below).await.expect_error(404);
+    site.stop().await;
+    let long = "x/".repeat(3000);
+    let escape = Layer::new()
+        .file("../../evil", "e")
+        .file("docs/../../up", "u");
+    for (layer, part) in [
+        (file("../x", ""), "climbs with `..`"),
+        (file("a/../../x", ""), "climbs with `..`"),
+        (file("a\0b", ""), "holds a NUL"),
+        (file("/", ""), "names no file"),
+        (file(&long, ""), "longer than 4096 bytes"),
+        (
+            raw("x/y", b"").annotation("org.cncf.model.filepath", "../w"),
+            "climbs",
+        ),
+        (file("..", "").annotation(UNPACK, "true"), "climbs"),
+    ] {
+        let (registry, site, _) = serving(&artifact(vec![layer])).await;
+        let answer = site.get(&registry.path("team/app:v1", "/x")).await;
+        let text = answer.expect_error(502).text();
+        assert!(text.contains(part), "{text}");
+        site.stop().await;
+    }
+    // A file cannot have files below it: no client could write that either.
+    let clash = artifact(vec![file("clash", ""), file("clash/inner", "")]);
+    let (registry, site, _) = serving(&clash).await;
+    let answer = site.get(&registry.path("team/app:v1", "/clash")).await;
+    let text = answer.expect_error(502).text();
+    assert!(text.contains("`clash` is not a directory"), "{text}");
+    site.stop().await;
+    // Entries of a directory stay in it, too.
+    let escape = escape.annotation(TITLE, "docs").annotation(UNPACK, "true");
+    let (registry, site, _) = serving(&artifact(vec![escape])).await;
+    for (path, content) in [("/docs/evil", "e"), ("/docs/up", "u")] {
+        let answer = site.get(&registry.path("team/app:v1", path)).await;
+        assert_eq!(answer.expect(200).text(), content, "{path}");
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_without_files_say_so() {
+    let nothing = Image::default().config(EMPTY, b"{}");
+    let kind = serde_json::json!("application/vnd.example.sbom");
+    for (image, part) in [
+        (
+            nothing.clone().member("artifactType", kind),
+            "has no layers",
+        ),
+        (artifact(vec![raw(EMPTY, b"{}")]), "none of its 1 layers"),
+    ] {
+        let (registry, site, pushed) = serving(&image).await;
+        let answer = site.get(&registry.path("team/app:v1", "/")).await;
+        let text = answer.expect_error(404).text();
+        assert!(
+            text.contains(part) && text.contains(&pushed.digest),
+            "{text}"
+        );
+        assert_eq!(registry.count("GET", "/blobs/"), 0);
+        site.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_charts_and_modules_are_what_their_specifications_say() {
+    let filepath = "org.cncf.model.filepath";
+    let tar = Layer::new().file("weights/a.bin", "of a tar");
+    let model = Image::of(
+        raw("application/vnd.cncf.model.weight.v1.raw", b"raw")
+            .annotation(filepath, "weights/b.bin"),
+    )
+    .layer(
+        tar.media_type("application/vnd.cncf.model.weight.v1.tar")
+            .encoding(Encoding::Plain)
+            .annotation(filepath, "weights/a.bin"),
+    )
+    .layer(raw("application/vnd.cncf.model.doc.v1.raw", b"# Doc").annotation(filepath, "README.md"))
+    .config("application/vnd.cncf.model.config.v1+json", b"{}");
+    let chart = Layer::new()
+        .file("app/Chart.yaml", "name: app")
+        .media_type("application/tar+gzip");
+    let old = Image::of(chart).config("application/vnd.cncf.helm.config.v1+json", b"{}");
+    let wasm = |kind: &str| artifact(vec![raw(kind, b"\0asm")]);
+    for (image, files) in [
+        (
+            &model,
+            &[
+                ("/weights/a.bin", "of a tar"),
+                ("/weights/b.bin", "raw"),
+                ("/README.md", "# Doc"),
+            ][..],
+        ),
+        (&old, &[("/app/Chart.yaml", "name: app")]),
+        (
+            &wasm("application/vnd.wasm.content.layer.v1+wasm"),
+            &[("/module.wasm", "\0asm")],
+        ),
+        (
+            &wasm("application/vnd.module.wasm.content.layer.v1+wasm"),
+            &[("/module.wasm", "\0asm")],
+        ),
+        (&wasm("application/wasm"), &[("/module.wasm", "\0asm")]),
+    ] {
+        let (registry, site, _) = serving(image).await;
+        for (path, content) in files {
+            let answer = site
+                .get(&registry.path("team/app:v1", path))
+                .await
+                .expect(200);
+            assert_eq!(answer.text(), *content, "{path}");
+            if path.ends_with(".wasm") {
+                assert_eq!(answer.header("content-type"), Some("application/wasm"));
+            }
+        }
+        site.stop().await;
+    }
+}

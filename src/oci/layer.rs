@@ -56,8 +56,17 @@ pub enum Content {
 /// Bytes of a title.
 const TITLE_BYTES: usize = 4096;
 
+/// Tars of whole trees, as Helm pushes them and pushed them once. What a title says is the archive's name.
+const CHARTS: [&str; 2] = [
+    "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+    "application/tar+gzip",
+];
+
 /// What a layer of an artifact is, by its annotations and its media type: ORAS's titles, the paths of the
 /// model specification, Helm charts, Wasm modules. A file that nobody named has its digest's name.
+///
+/// ORAS packs a directory into a tar with gzip and says so by an annotation, whatever media type its user
+/// gave it. Its client for Python says it by the media type alone.
 pub fn artifact_content(layer: &Descriptor) -> Result<Content, String> {
     check_place(layer)?;
     let essence = essence(&layer.media_type);
@@ -66,26 +75,33 @@ pub fn artifact_content(layer: &Descriptor) -> Result<Content, String> {
     }
     let annotation = |name: &str| layer.annotations.get(name);
     let is_tar = TARS.iter().any(|tar| essence.ends_with(tar));
-    if essence == "application/vnd.cncf.helm.chart.content.v1.tar+gzip" {
+    // The files of a model that lie in a tar have their paths there.
+    let model = annotation("org.cncf.model.filepath");
+    if CHARTS.contains(&essence) || (is_tar && model.is_some()) {
         return Ok(Content::Tar);
     }
     if let Some(title) = annotation("org.opencontainers.image.title") {
+        let unpacked = match annotation("io.deis.oras.content.unpack") {
+            Some(unpacked) => unpacked == "true",
+            None => essence == PYTHONS_DIRECTORY && !is_archive(title),
+        };
         let path = clean(title)?;
-        let unpacked = annotation("io.deis.oras.content.unpack");
-        return match unpacked.is_some_and(|unpacked| unpacked == "true") {
-            true if is_tar => Ok(Content::TarBelow(path)),
-            _ => Ok(Content::File(path)),
+        return match (unpacked, path.is_empty()) {
+            // `oras push … .`
+            (true, true) => Ok(Content::Tar),
+            (true, false) => Ok(Content::TarBelow(path)),
+            (false, _) => named(title, path),
         };
     }
     if is_tar {
         return Ok(Content::Tar);
     }
-    if let Some(path) = annotation("org.cncf.model.filepath") {
-        return clean(path).map(Content::File);
+    if let Some(path) = model {
+        return named(path, clean(path)?);
     }
     match essence {
-        "application/vnd.oci.empty.v1+json" => Ok(Content::Nothing),
-        "application/wasm" | "application/vnd.wasm.content.layer.v1+wasm" => {
+        super::EMPTY => Ok(Content::Nothing),
+        wasm if wasm == "application/wasm" || wasm.ends_with("+wasm") => {
             Ok(Content::File("module.wasm".into()))
         }
         _ => Ok(Content::File(
@@ -94,7 +110,28 @@ pub fn artifact_content(layer: &Descriptor) -> Result<Content, String> {
     }
 }
 
-/// A file's path as an annotation has it. An absolute one is relative to the artifact.
+/// The media type that ORAS's client for Python gives to directories, and to nothing else by itself.
+const PYTHONS_DIRECTORY: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// Whether a file of that name is an archive by its name, to be served as it is.
+fn is_archive(title: &str) -> bool {
+    let name = title.to_ascii_lowercase();
+    [".gz", ".tgz", ".tar"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
+fn named(said: &str, path: String) -> Result<Content, String> {
+    match path.is_empty() {
+        true => {
+            let shown: String = said.chars().take(160).collect();
+            Err(format!("its name {shown:?} names no file"))
+        }
+        false => Ok(Content::File(path)),
+    }
+}
+
+/// A path as an annotation has it, relative; empty: the artifact's root. An absolute one is relative to that.
 fn clean(path: &str) -> Result<String, String> {
     let shown: String = path.chars().take(160).collect();
     if path.len() > TITLE_BYTES {
@@ -111,10 +148,7 @@ fn clean(path: &str) -> Result<String, String> {
             part => parts.push(part),
         }
     }
-    match parts.is_empty() {
-        true => Err(format!("its name {shown:?} names no file")),
-        false => Ok(parts.join("/")),
-    }
+    Ok(parts.join("/"))
 }
 
 #[cfg(test)]
@@ -124,6 +158,7 @@ mod tests {
     #[test]
     fn layers_of_artifacts_are_files_or_trees_by_what_is_said_of_them() {
         let (tar, title) = ("application/x.tar+gzip", "org.opencontainers.image.title");
+        let python = "application/vnd.oci.image.layer.v1.tar+gzip";
         let (unpack, model) = ("io.deis.oras.content.unpack", "org.cncf.model.filepath");
         let file = |path: &str| Ok(Content::File(path.into()));
         let wasm = "application/vnd.wasm.content.layer.v1+wasm";
@@ -149,6 +184,39 @@ mod tests {
                 Ok(Content::TarBelow("docs".into())),
             ),
             (tar, &[(title, "docs"), (unpack, "false")], file("docs")),
+            // `oras push … docs/:application/vnd.acme.docs.layer.v1+tar`
+            (
+                "application/vnd.acme.docs.layer.v1+tar",
+                &[(title, "docs"), (unpack, "true")],
+                Ok(Content::TarBelow("docs".into())),
+            ),
+            (tar, &[(title, "."), (unpack, "true")], Ok(Content::Tar)),
+            (tar, &[(title, "/"), (unpack, "true")], Ok(Content::Tar)),
+            (tar, &[(title, ".."), (unpack, "true")], Err("climbs")),
+            (tar, &[(title, "docs")], file("docs")),
+            (
+                python,
+                &[(title, "docs")],
+                Ok(Content::TarBelow("docs".into())),
+            ),
+            (python, &[(title, "docs"), (unpack, "false")], file("docs")),
+            (python, &[(title, "a.tar.GZ")], file("a.tar.GZ")),
+            (python, &[(title, "a.tgz")], file("a.tgz")),
+            (
+                "application/vnd.oci.image.layer.v1.tar",
+                &[(title, "a")],
+                file("a"),
+            ),
+            ("application/tar+gzip", &[], Ok(Content::Tar)),
+            (tar, &[(model, "w"), (title, "w")], Ok(Content::Tar)),
+            ("x/y", &[(model, "w"), (title, "t")], file("t")),
+            ("x/y", &[(model, "../w")], Err("climbs")),
+            ("x/y", &[(model, "/")], Err("names no file")),
+            (
+                "application/vnd.module.wasm.content.layer.v1+wasm",
+                &[],
+                file("module.wasm"),
+            ),
             (tar, &[], Ok(Content::Tar)),
             (tar, &[(model, "weights")], Ok(Content::Tar)),
             ("x/model.v1.raw", &[(model, "w/a.bin")], file("w/a.bin")),
