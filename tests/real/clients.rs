@@ -130,13 +130,15 @@ async fn curl_gets_the_same_bytes_by_every_protocol_and_resumes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn httplint_finds_no_error_in_any_kind_of_answer() {
     let site = Served::new().await;
-    let blobserve = site.start(&json!({}));
+    let name = site.registry.name("team/app");
+    let blobserve = site.start(&json!({"repos": {name: {"about": true}}}));
     let text_file = site.path("/text.txt");
     let etag = blobserve.get_expecting(200, &text_file).await;
     let etag = etag.header("etag").expect("an ETag").to_owned();
     let by_digest = site.path_by_digest("/text.txt");
     type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16);
-    let table: [Case<'_>; 11] = [
+    let about = site.path("/?manifest=1");
+    let table: [Case<'_>; 15] = [
         ("GET", &text_file, &[], 200),
         ("HEAD", &text_file, &[], 200),
         ("GET", &by_digest, &[], 200),
@@ -148,6 +150,10 @@ async fn httplint_finds_no_error_in_any_kind_of_answer() {
         ("GET", &site.path("/docs"), &[], 301),
         ("GET", &site.path("/list/"), &[], 200),
         ("POST", &text_file, &[("Content-Length", "0")], 405),
+        ("GET", &about, &[], 200),
+        ("HEAD", &about, &[], 200),
+        ("GET", &about, &[("Range", "bytes=0-9")], 206),
+        ("GET", &site.path("/?referrers=1"), &[], 200),
     ];
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/lint.py");

@@ -10,6 +10,7 @@
 // A test binary exports nothing; `pub` says what a file offers to the others.
 #![allow(unreachable_pub)]
 
+mod artifacts;
 mod binary;
 mod browser;
 mod builds;
