@@ -8,6 +8,7 @@
 How each figure is taken: BENCHMARKS.md. Everything listens on loopback and ends with the script.
 """
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -186,6 +187,41 @@ def push(registry, image):
     subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{image['layout']}:v1", target], check=True)
 
 
+def read(parser, tools, results):
+    """The arguments, with those that every comparison has; `results` is the name of the file with the
+    raw figures. Installs the tools and builds blobserve."""
+    parser.add_argument("--work", type=pathlib.Path, default=REPOSITORY / "target" / "bench", help="where packages, images and runs lie")
+    parser.add_argument("--json", type=pathlib.Path, help=f"where the raw figures go (default WORK/{results})")
+    parser.add_argument("--install", action="store_true", help="install missing tools by apt-get (as root)")
+    arguments = parser.parse_args()
+    arguments.work = arguments.work.resolve()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.json = arguments.json or arguments.work / results
+    need(tools, arguments.install)
+    subprocess.run(["cargo", "build", "--release", "--locked"], check=True, cwd=REPOSITORY)
+    return arguments
+
+
+@contextlib.contextmanager
+def registry_with(images, work):
+    """A directory for one run, and a registry that has the images; both end with the block."""
+    run = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=work))
+    registry = start_registry(run, work / "registry")
+    try:
+        for image in images:
+            push(registry, image)
+        yield run, registry
+    finally:
+        registry.stop()
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def tell(arguments, results, report):
+    """Writes the raw figures, prints the report."""
+    arguments.json.write_text(json.dumps(results, indent=1))
+    print(f"\n{report}\n\nraw figures: {arguments.json}")
+
+
 def shell(command):
     start = time.perf_counter()
     subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True)
@@ -323,35 +359,19 @@ def main():
     parser.add_argument("--connections", type=int, default=64, help="connections of wrk (default 64)")
     parser.add_argument("--only", choices=["cold", "warm"], help="one half only")
     parser.add_argument("--kinds", default="small,large", help="layers of the cold half (default small,large)")
-    parser.add_argument("--work", type=pathlib.Path, default=REPOSITORY / "target" / "bench", help="where packages, images and runs lie")
-    parser.add_argument("--json", type=pathlib.Path, help="where the raw figures go (default WORK/results.json)")
-    parser.add_argument("--install", action="store_true", help="install missing tools by apt-get (as root)")
-    arguments = parser.parse_args()
+    arguments = read(parser, TOOLS, "results.json")
 
-    need(TOOLS, arguments.install)
-    subprocess.run(["cargo", "build", "--release", "--locked"], check=True, cwd=REPOSITORY)
-
-    work = arguments.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    work = arguments.work
     kinds = [] if arguments.only == "warm" else [layers.make(kind, work) for kind in arguments.kinds.split(",")]
     images = kinds + ([] if arguments.only == "cold" else [layers.make("warm", work)])
-    run = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=work))
     results = {"machine": {"cpus": os.cpu_count(), "system": platform.platform()}, "rounds": arguments.rounds,
                "duration_seconds": arguments.duration, "connections": arguments.connections}
-    registry = start_registry(run, work / "registry")
-    try:
-        for image in images:
-            push(registry, image)
+    with registry_with(images, work) as (run, registry):
         if kinds:
             results["cold"] = cold(arguments, run, registry, kinds)
         if arguments.only != "cold":
             results["warm"] = warm(arguments, run, registry, work)
-    finally:
-        registry.stop()
-        shutil.rmtree(run, ignore_errors=True)
-    destination = arguments.json or work / "results.json"
-    destination.write_text(json.dumps(results, indent=1))
-    print(f"\n{report(results)}\nraw figures: {destination}")
+    tell(arguments, results, report(results))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,9 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 
 sys.dont_write_bytecode = True
@@ -222,36 +220,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--duration", type=int, default=3, help="seconds of one wrk run (default 3)")
-    parser.add_argument("--only", default=",".join(every), help=f"some of: {','.join(every)}")
-    parser.add_argument("--work", type=pathlib.Path, default=REPOSITORY / "target" / "bench", help="where images and runs lie")
-    parser.add_argument("--json", type=pathlib.Path, help="where the raw figures go (default WORK/serving.json)")
-    parser.add_argument("--install", action="store_true", help="install missing tools by apt-get (as root)")
-    arguments = parser.parse_args()
-    wanted = arguments.only.split(",")
-    if unknown := set(wanted) - set(every):
-        parser.error(f"unknown: {unknown}")
-    bench.need(TOOLS, arguments.install)
-    subprocess.run(["cargo", "build", "--release", "--locked"], check=True, cwd=REPOSITORY)
 
-    work = arguments.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    image = layers.make("serving", work)
-    run = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=work))
-    registry = bench.start_registry(run, work / "registry")
+    def some(text):
+        if unknown := set(text.split(",")) - set(every):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+        return text.split(",")
+
+    parser.add_argument("--only", type=some, default=every, help=f"some of: {','.join(every)}")
+    arguments = bench.read(parser, TOOLS, "serving.json")
+    wanted = arguments.only
+    image = layers.make("serving", arguments.work)
     results = {}
-    try:
-        bench.push(registry, image)
-        compare(arguments, results, run, registry, work, wanted)
+    with bench.registry_with([image], arguments.work) as (run, registry):
+        compare(arguments, results, run, registry, arguments.work, wanted)
         if "observed" in wanted:
             observed(arguments, results, run, registry)
         if "tail" in wanted:
             tail(arguments, results, run, registry)
-    finally:
-        registry.stop()
-        shutil.rmtree(run, ignore_errors=True)
-    destination = arguments.json or work / "serving.json"
-    destination.write_text(json.dumps(results, indent=1))
-    print(f"\n{report(results)}\n\nraw figures: {destination}")
+    bench.tell(arguments, results, report(results))
 
 
 if __name__ == "__main__":
