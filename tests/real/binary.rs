@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-/// Longest that it may take to say where it listens.
+/// Longest that it may take to say where it listens, or to do what is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A configuration and a blobspace, which survive the processes that use them.
@@ -124,6 +124,20 @@ impl Blobserve {
             self.log()
         );
         response
+    }
+
+    /// Waits until `there` says yes; fails the test with `what` and the process's log when that takes
+    /// too long.
+    pub async fn until(&self, what: &str, mut there: impl AsyncFnMut() -> bool) {
+        let began = Instant::now();
+        while !there().await {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{what} after {PATIENCE:?}:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// What it logged so far.

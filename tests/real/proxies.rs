@@ -8,7 +8,6 @@ use serde_json::json;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Prefix that nginx strips.
 const PREFIX: &str = "/static";
@@ -165,15 +164,8 @@ async fn push_over(site: &Served, blobserve: &Blobserve, words: &str) {
     );
     site.registry.push("team/app", "v1", &Image::of(layer));
     let path = site.path("/text.txt");
-    let began = Instant::now();
-    while blobserve.get_expecting(200, &path).await.text() != words {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "the tag's move is not seen:\n{}",
-            blobserve.log()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let moved = async || blobserve.get_expecting(200, &path).await.text() == words;
+    blobserve.until("the tag's move is not seen", moved).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
 
 /// The site is there: its page, a file whose bytes are known, and a clear no for what is not.
 async fn serves(blobserve: &Blobserve, image: &str, words: &str) {
@@ -147,62 +146,68 @@ async fn a_password_that_is_put_right_while_it_runs_is_used() {
     }));
     blobserve.get(&format!("/{image}/")).await.expect_error(403);
     generation("..2", password);
-    let began = Instant::now();
-    while blobserve.get(&format!("/{image}/")).await.status != 200 {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "the new password is not used:\n{}",
-            blobserve.log()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let path = format!("/{image}/");
+    let opens = async || blobserve.get(&path).await.status == 200;
+    blobserve.until("the new password is not used", opens).await;
     serves(&blobserve, &image, "renewed").await;
+}
+
+/// An image in a registry that wants tokens, and who serves it.
+struct BehindTokens {
+    tokens: Tokens,
+    _registry: Registry,
+    image: String,
+    _home: Home,
+    blobserve: Blobserve,
+}
+
+impl BehindTokens {
+    /// Starts them all; `listed`: the configuration names the token service.
+    async fn start(listed: bool) -> BehindTokens {
+        let tokens = Tokens::start().await;
+        let registry = Registry::start(&Access::Tokens(&tokens));
+        registry.push(&Layout::of_a_site("token"), "team/app:v1", "oci");
+        tokens.take_issued();
+        let (host, image) = (registry.host(), format!("{}/team/app:v1", registry.host()));
+        let home = Home::new();
+        let auth = home.write("auth.json", &login(&host, USER.0, USER.1));
+        let service = tokens.address.to_string();
+        let mut registries = json!({&host: {"plainHttp": true}});
+        if listed {
+            registries[&host]["tokenHosts"] = json!([&service]);
+            registries[&service] = json!({"plainHttp": true});
+        }
+        let blobserve = home.serve(&json!({
+            "repos": repos(&image), "registries": registries, "dockerAuth": auth,
+        }));
+        BehindTokens {
+            tokens,
+            _registry: registry,
+            image,
+            _home: home,
+            blobserve,
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_token_serves_a_whole_cold_fetch() {
-    let tokens = Tokens::start().await;
-    let registry = Registry::start(&Access::Tokens(&tokens));
-    registry.push(&Layout::of_a_site("token"), "team/app:v1", "oci");
-    tokens.take_issued();
-    let (host, image) = (registry.host(), format!("{}/team/app:v1", registry.host()));
-    let home = Home::new();
-    let auth = home.write("auth.json", &login(&host, USER.0, USER.1));
-    let service = tokens.address.to_string();
-    let blobserve = home.serve(&json!({
-        "repos": repos(&image),
-        "registries": {
-            &host: {"plainHttp": true, "tokenHosts": [&service]},
-            &service: {"plainHttp": true},
-        },
-        "dockerAuth": auth,
-    }));
-    serves(&blobserve, &image, "token").await;
+    let site = BehindTokens::start(true).await;
+    serves(&site.blobserve, &site.image, "token").await;
     assert_eq!(
-        tokens.take_issued(),
+        site.tokens.take_issued(),
         ["repository:team/app:pull"],
         "\n{}",
-        blobserve.log()
+        site.blobserve.log()
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_service_that_is_not_listed_is_not_asked() {
-    let tokens = Tokens::start().await;
-    let registry = Registry::start(&Access::Tokens(&tokens));
-    registry.push(&Layout::of_a_site("token"), "team/app:v1", "oci");
-    tokens.take_issued();
-    let (host, image) = (registry.host(), format!("{}/team/app:v1", registry.host()));
-    let home = Home::new();
-    let auth = home.write("auth.json", &login(&host, USER.0, USER.1));
-    let blobserve = home.serve(&json!({
-        "repos": repos(&image),
-        "registries": {&host: {"plainHttp": true}},
-        "dockerAuth": auth,
-    }));
-    let refused = blobserve.get(&format!("/{image}/")).await;
+    let site = BehindTokens::start(false).await;
+    let refused = site.blobserve.get(&format!("/{}/", site.image)).await;
     assert!(matches!(refused.status, 403 | 502), "{refused:?}");
-    assert_eq!(tokens.take_issued(), [] as [&str; 0]);
+    assert_eq!(site.tokens.take_issued(), [] as [&str; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -290,15 +295,8 @@ async fn an_existing_installation_starts_with_its_own_file() {
     });
     let file = home.write("config.json", &config.to_string());
     let blobserve = home.start(&["run", text(&file), "--address", &listen.to_string()]);
-    let began = Instant::now();
-    while Client(probes).request("GET", "/ready", &[]).await.status != 200 {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "never ready:\n{}",
-            blobserve.log()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let ready = async || Client(probes).request("GET", "/ready", &[]).await.status == 200;
+    blobserve.until("not ready", ready).await;
     Client(probes)
         .request("GET", "/live", &[])
         .await
@@ -387,16 +385,9 @@ async fn a_moved_tag_is_seen_and_survives_its_registry() {
     serves(&blobserve, &image, "first").await;
 
     registry.push(&Layout::of_a_site("second"), "team/app:v1", "oci");
-    let began = Instant::now();
     let path = format!("/{image}/");
-    while blobserve.get_expecting(200, &path).await.text() != page("second") {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "the tag's move is not seen:\n{}",
-            blobserve.log()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let moved = async || blobserve.get_expecting(200, &path).await.text() == page("second");
+    blobserve.until("the tag's move is not seen", moved).await;
 
     registry.stop();
     drop(blobserve);
