@@ -290,7 +290,12 @@ impl Model {
         let after = self.store.usage();
         if before.sealed_bytes + before.record_bytes <= self.bound {
             assert_eq!(before.packs, after.packs, "every sealed pack is reused");
-            assert_eq!(before.record_bytes, after.record_bytes);
+            // Records have an eighth of the bound, which may be lower now than what they came to.
+            if before.record_bytes <= self.bound / 8 {
+                assert_eq!(before.record_bytes, after.record_bytes);
+            } else {
+                assert!(after.record_bytes <= self.bound / 8, "{after:?}");
+            }
         }
         assert_eq!(after.leased_bytes + after.reserved_bytes, 0);
         // Their bytes were this store's business only as long as it lived.
