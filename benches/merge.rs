@@ -12,13 +12,16 @@ const ROUNDS: usize = 3;
 fn main() {
     println!("layers  entries  merge ms  us an entry  index bytes");
     for (layers, files) in [
+        // As many entries in more and more layers.
         (1, 100_000),
-        (2, 50_000),
-        (10, 1_000),
         (10, 10_000),
         (100, 1_000),
-        (500, 20),
         (500, 200),
+        // More and more entries, in few layers and in many.
+        (10, 1_000),
+        (10, 100_000),
+        (500, 20),
+        (500, 2_000),
     ] {
         let packs: Vec<Box<Pack>> = (0..layers)
             .map(|number| Box::new(layer(number, files)))
