@@ -3,13 +3,19 @@ mod support;
 use std::time::Duration;
 use support::*;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn within_its_ttl_a_tag_is_served_without_a_registry_call() {
+/// A registry whose `team/app:v1` is a page that says `old`, a site that has served it, and its path.
+async fn old_is_known(settings: serde_json::Value) -> (Registry, Pushed, Site, String) {
     let registry = Registry::start().await;
-    registry.push("team/app", "v1", &Image::page("old"));
-    let site = Site::start(&[&registry], json!({"tagTtl": "60s"})).await;
+    let pushed = registry.push("team/app", "v1", &Image::page("old"));
+    let site = Site::start(&[&registry], settings).await;
     let path = registry.path("team/app:v1", "/");
     site.get(&path).await.expect(200);
+    (registry, pushed, site, path)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_its_ttl_a_tag_is_served_without_a_registry_call() {
+    let (registry, _, site, path) = old_is_known(json!({"tagTtl": "60s"})).await;
     registry.push("team/app", "v1", &Image::page("new"));
     let asked = registry.requests();
     assert_eq!(site.get(&path).await.expect(200).text(), "old");
@@ -19,12 +25,8 @@ async fn within_its_ttl_a_tag_is_served_without_a_registry_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_its_ttl_a_moved_tag_is_noticed_and_an_unmoved_one_costs_one_head() {
-    let registry = Registry::start().await;
-    let image = registry.push("team/app", "v1", &Image::page("old"));
     let ttl = Duration::from_millis(300);
-    let site = Site::start(&[&registry], json!({"tagTtl": "300ms"})).await;
-    let path = registry.path("team/app:v1", "/");
-    site.get(&path).await.expect(200);
+    let (registry, image, site, path) = old_is_known(json!({"tagTtl": "300ms"})).await;
     tokio::time::sleep(ttl * 2).await;
     let heads = registry.count("HEAD", "/manifests/v1");
     assert_eq!(
@@ -44,15 +46,11 @@ async fn past_its_ttl_a_moved_tag_is_noticed_and_an_unmoved_one_costs_one_head()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_its_registry_fails_a_known_tag_is_served_until_stale_if_error() {
-    let registry = Registry::start().await;
-    registry.push("team/app", "v1", &Image::page("hello"));
     let settings = json!({"tagTtl": "100ms", "staleIfError": "6s", "timeout": "60s"});
-    let site = Site::start(&[&registry], settings).await;
-    let path = registry.path("team/app:v1", "/");
-    site.get(&path).await.expect(200);
+    let (registry, _, site, path) = old_is_known(settings).await;
     drop(registry);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(site.get(&path).await.expect(200).text(), "hello");
+    assert_eq!(site.get(&path).await.expect(200).text(), "old");
     tokio::time::sleep(Duration::from_millis(6500)).await;
     let answer = site.get(&path).await;
     assert!([502, 504].contains(&answer.status), "{}", answer.text());
@@ -87,11 +85,7 @@ async fn a_tag_that_moves_to_an_image_that_cannot_be_had_means_what_it_last_mean
         }),
     ];
     for (case, move_tag) in cases {
-        let registry = Registry::start().await;
-        registry.push("team/app", "v1", &Image::page("old"));
-        let site = Site::start(&[&registry], json!({"tagTtl": "50ms"})).await;
-        let path = registry.path("team/app:v1", "/");
-        site.get(&path).await.expect(200);
+        let (registry, _, site, path) = old_is_known(json!({"tagTtl": "50ms"})).await;
         move_tag(&registry);
         tokio::time::sleep(Duration::from_millis(120)).await;
         let answer = site.get(&path).await;
@@ -106,11 +100,7 @@ async fn a_tag_that_moves_to_an_image_that_cannot_be_had_means_what_it_last_mean
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_that_its_registry_no_longer_has_is_not_served_any_more() {
-    let registry = Registry::start().await;
-    registry.push("team/app", "v1", &Image::page("old"));
-    let site = Site::start(&[&registry], json!({"tagTtl": "50ms"})).await;
-    let path = registry.path("team/app:v1", "/");
-    site.get(&path).await.expect(200);
+    let (registry, _, site, path) = old_is_known(json!({"tagTtl": "50ms"})).await;
     registry.untag("team/app", "v1");
     tokio::time::sleep(Duration::from_millis(120)).await;
     site.get(&path).await.expect(404);

@@ -122,14 +122,10 @@ async fn what_can_pass_is_retried() {
 async fn a_torn_blob_is_resumed_by_range() {
     let (registry, image) = one_image().await;
     let layer = &image.layers[0];
-    registry
-        .fault(Fault::TearAfter { bytes: 100_000 })
-        .once()
-        .on_blob(layer);
-    registry
-        .fault(Fault::TearAfter { bytes: 50_000 })
-        .once()
-        .on_blob(layer);
+    for bytes in [100_000, 50_000] {
+        let torn = registry.fault(Fault::TearAfter { bytes });
+        torn.once().on_blob(layer);
+    }
     let site = Site::start(&[&registry], json!({"timeout": "60s"})).await;
     let answer = site
         .get(&registry.path("team/app:v1", "/big.bin"))

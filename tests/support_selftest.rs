@@ -83,6 +83,10 @@ async fn each_fault_does_what_it_says() {
         .build()
         .unwrap();
     let url = format!("{}/v2/team/app/blobs/{layer}", registry.base());
+    let whole = async || {
+        let answer = client.get(&url).send().await.unwrap();
+        answer.bytes().await.unwrap()
+    };
 
     registry
         .fault(Fault::TearAfter { bytes: 50_000 })
@@ -101,17 +105,7 @@ async fn each_fault_does_what_it_says() {
         }
     }
     assert_eq!((got, torn), (50_000, true));
-    assert_eq!(
-        client
-            .get(&url)
-            .send()
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap(),
-        pushed.blobs[1].1
-    );
+    assert_eq!(whole().await, pushed.blobs[1].1);
 
     let hold = Duration::from_millis(300);
     for fault in [
@@ -126,18 +120,7 @@ async fn each_fault_does_what_it_says() {
     ] {
         registry.fault(fault.clone()).once().on_blob(layer);
         let start = Instant::now();
-        assert_eq!(
-            client
-                .get(&url)
-                .send()
-                .await
-                .unwrap()
-                .bytes()
-                .await
-                .unwrap(),
-            pushed.blobs[1].1,
-            "{fault:?}"
-        );
+        assert_eq!(whole().await, pushed.blobs[1].1, "{fault:?}");
         assert!(
             start.elapsed() >= hold,
             "{fault:?} took {:?}",
@@ -178,17 +161,7 @@ async fn each_fault_does_what_it_says() {
     );
     registry.heal();
     registry.fault(Fault::Bytes(b"lie".to_vec())).on_anything();
-    assert_eq!(
-        client
-            .get(&url)
-            .send()
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap(),
-        &b"lie"[..]
-    );
+    assert_eq!(whole().await, &b"lie"[..]);
 }
 
 #[tokio::test]
