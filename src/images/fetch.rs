@@ -5,7 +5,7 @@
 use super::ImageError;
 use super::ledger::Ledger;
 use super::pipe::{self, pipe};
-use super::pool::{Pool, Slot};
+use super::pool::{Pool, Slot, Turn};
 use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
 use crate::config::Limits;
 use crate::digest::Digest;
@@ -107,6 +107,7 @@ impl Fetcher {
         &self,
         repository: &Repository,
         expected: &Expected,
+        mut turn: Option<Turn>,
     ) -> Result<Lease<Pack>, Failed> {
         // Known before anything is asked for or evicted: packs are not compressed.
         let bound = self.blobspace.bound();
@@ -121,7 +122,7 @@ impl Fetcher {
         let (mut index, mut avoided) = (INDEX, Vec::new());
         for attempt in 0..CONTENDED_ATTEMPTS {
             let outcome = self
-                .attempt(repository, expected, index, &mut avoided)
+                .attempt(repository, expected, index, &mut avoided, turn.take())
                 .await;
             match outcome {
                 Err(Failure::Mirror) => {}
@@ -218,7 +219,8 @@ impl Fetcher {
                 found => Err(UnpackError::Mismatch(format!("has digest {found}"))),
             }
         };
-        self.stream(repository, expected, PIPELINE, avoided, check)
+        let slot = self.pool.enter(repository.host(), PIPELINE, None).await;
+        self.stream(repository, expected, slot, avoided, check)
             .await
     }
 
@@ -228,6 +230,7 @@ impl Fetcher {
         expected: &Expected,
         index_bytes: u64,
         avoided: &mut Vec<Arc<str>>,
+        turn: Option<Turn>,
     ) -> Result<Lease<Pack>, Failure> {
         let key = base_key(&expected.identity());
         let (blobspace, limits, layer) = (
@@ -254,7 +257,8 @@ impl Fetcher {
             reservation.commit().map_err(as_write)
         };
         let memory = PIPELINE + index_bytes;
-        self.stream(repository, expected, memory, avoided, consume)
+        let slot = self.pool.enter(repository.host(), memory, turn).await;
+        self.stream(repository, expected, slot, avoided, consume)
             .await
     }
 
@@ -263,11 +267,10 @@ impl Fetcher {
         &self,
         repository: &Repository,
         expected: &Expected,
-        memory: u64,
+        mut slot: Slot,
         avoided: &mut Vec<Arc<str>>,
         consume: impl FnOnce(pipe::Reader) -> Result<T, UnpackError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let mut slot = self.pool.enter(repository.host(), memory).await;
         let descriptor = Descriptor {
             media_type: expected.media_type.clone(),
             digest: expected.digest,

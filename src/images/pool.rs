@@ -9,9 +9,13 @@
 
 use super::ImageError;
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::task::Poll;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Unit of the memory budget in bytes.
 const MIB: u64 = 1 << 20;
@@ -21,6 +25,10 @@ const MOST_STALLED: u64 = 64;
 const MOST_IDLE_REGISTRIES: usize = 64;
 /// Memory that a silent download keeps, in MiB: part-filled buffers and its index so far.
 const RESIDUE: u32 = 4;
+
+/// Whose it is to queue next, where some downloads are to be served in an order: dropped as soon as its holder
+/// stands in the queue or needs none, and the other half hears of it.
+pub(super) type Turn = oneshot::Sender<Infallible>;
 
 /// All permits. Clones share.
 #[derive(Clone)]
@@ -93,8 +101,9 @@ impl Pool {
         self.0.queued.load(Ordering::Relaxed)
     }
 
-    /// Waits for a place at the registry: at most `per_registry` requests for layers are open there.
-    pub(super) async fn enter(&self, host: &str, memory_bytes: u64) -> Slot {
+    /// Waits for a place at the registry: at most `per_registry` requests for layers are open there, in the
+    /// order in which they queue.
+    pub(super) async fn enter(&self, host: &str, memory_bytes: u64, turn: Option<Turn>) -> Slot {
         let registry = {
             let mut registries = self.registries();
             if registries.len() >= MOST_IDLE_REGISTRIES {
@@ -119,7 +128,16 @@ impl Pool {
             memory: None,
             stalled: None,
         };
-        slot.at_registry = slot.take(&slot.registry, 1).await;
+        slot.at_registry = {
+            let mut place = pin!(slot.take(&slot.registry, 1));
+            // Being polled once is to stand in the queue.
+            let first = poll_fn(|context| Poll::Ready(place.as_mut().poll(context))).await;
+            drop(turn);
+            match first {
+                Poll::Ready(place) => place,
+                Poll::Pending => place.await,
+            }
+        };
         slot
     }
 
@@ -235,11 +253,25 @@ mod tests {
     #[tokio::test]
     async fn a_registry_has_its_own_bound_and_another_registry_is_not_held_up() {
         let pool = Pool::new(10, 2, 512 * MIB);
-        let (a, _b) = (pool.enter("slow", MIB).await, pool.enter("slow", MIB).await);
-        assert!(comes(pool.enter("slow", MIB)).await.is_none());
-        assert!(comes(pool.enter("quick", MIB)).await.is_some());
+        let (a, _b) = (pool.enter("slow", MIB, None).await, pool.enter("slow", MIB, None).await);
+        assert!(comes(pool.enter("slow", MIB, None)).await.is_none());
+        assert!(comes(pool.enter("quick", MIB, None)).await.is_some());
         drop(a);
-        assert!(comes(pool.enter("slow", MIB)).await.is_some());
+        assert!(comes(pool.enter("slow", MIB, None)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_passed_as_soon_as_its_holder_stands_in_the_queue() {
+        let pool = Pool::new(10, 1, 512 * MIB);
+        let (turn, next) = oneshot::channel();
+        let first = pool.enter("one", MIB, Some(turn)).await;
+        assert!(comes(next).await.is_some(), "it has a place");
+        let (turn, next) = oneshot::channel();
+        let mut second = pin!(pool.enter("one", MIB, Some(turn)));
+        assert!(comes(&mut second).await.is_none());
+        assert!(comes(next).await.is_some(), "it waits for one");
+        drop(first);
+        assert!(comes(second).await.is_some());
     }
 
     #[tokio::test]
@@ -247,11 +279,11 @@ mod tests {
         let pool = Pool::new(2, 2, 512 * MIB);
         let mut silent = Vec::new();
         for host in ["a", "b"] {
-            let mut slot = pool.enter(host, 40 * MIB).await;
+            let mut slot = pool.enter(host, 40 * MIB, None).await;
             slot.run().await;
             silent.push(slot);
         }
-        let mut third = pool.enter("c", MIB).await;
+        let mut third = pool.enter("c", MIB, None).await;
         assert!(comes(third.run()).await.is_none(), "both workers are taken");
         for slot in &mut silent {
             slot.stall().unwrap();
@@ -271,12 +303,12 @@ mod tests {
         let pool = Pool::new(100, 100, 64 * MIB);
         let mut silent = Vec::new();
         for host in 0..8 {
-            let mut slot = pool.enter(&host.to_string(), 32 * MIB).await;
+            let mut slot = pool.enter(&host.to_string(), 32 * MIB, None).await;
             slot.run().await;
             slot.stall().unwrap();
             silent.push(slot);
         }
-        let mut one_more = pool.enter("h", u64::MAX).await;
+        let mut one_more = pool.enter("h", u64::MAX, None).await;
         assert!(
             comes(one_more.run()).await.is_some(),
             "the largest grant is still to be had"
@@ -288,7 +320,7 @@ mod tests {
     async fn the_table_of_registries_keeps_only_those_in_use() {
         let pool = Pool::new(1, 1, 64 * MIB);
         for host in 0..100 {
-            let mut slot = pool.enter(&host.to_string(), MIB).await;
+            let mut slot = pool.enter(&host.to_string(), MIB, None).await;
             slot.run().await;
         }
         assert_eq!(pool.registries().len(), 0);

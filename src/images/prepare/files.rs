@@ -17,6 +17,7 @@ use crate::unpack::{Expected, Form};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Layers of one image that are asked for at once. How many of them are downloaded is for the pool to
 /// say.
@@ -105,7 +106,7 @@ impl Preparer {
         wanted: &[Expected],
     ) -> Result<Files, ImageError> {
         if let [layer] = wanted {
-            let pack = self.layer(reference, layer).await?;
+            let pack = self.layer(reference, layer, None).await?;
             if let Some(why) = pack.incomplete() {
                 let (repository, digest) = (&reference.repository, layer.digest);
                 let text = format!("layer {digest} of `{repository}` is not served alone: {why}");
@@ -113,11 +114,19 @@ impl Preparer {
             }
             return Ok(Tree::of_layer(pack));
         }
-        let fetches = stream::iter(wanted.iter().cloned().enumerate());
+        // Top first: those hide what is below them, and have what was made last.
+        let fetches = stream::iter(wanted.iter().cloned().enumerate().rev());
+        let mut before = None;
         let fetches = fetches.map(|(number, layer)| {
             let (preparer, reference) = (self.clone(), reference.clone());
+            let (turn, passed) = oneshot::channel();
+            let before = before.replace(passed);
             async move {
-                let pack = preparer.layer(&reference, &layer).await?;
+                if let Some(before) = before {
+                    // Nothing is ever sent: this ends when it is passed.
+                    let _ = before.await;
+                }
+                let pack = preparer.layer(&reference, &layer, Some(turn)).await?;
                 Ok::<_, ImageError>((number, pack))
             }
         });

@@ -4,6 +4,7 @@ use super::{ImageError, Preparer, ROUNDS, crowded, is_own_affair};
 use crate::blobspace::Lease;
 use crate::digest::Digest;
 use crate::images::fetch::{Failed, base_key};
+use crate::images::pool::Turn;
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository};
 use crate::unpack::{Expected, Form};
@@ -15,6 +16,7 @@ impl Preparer {
         self: &Arc<Self>,
         reference: &Reference,
         layer: &Expected,
+        mut turn: Option<Turn>,
     ) -> Result<Lease<Pack>, ImageError> {
         let repository = &reference.repository;
         for _ in 0..ROUNDS {
@@ -27,12 +29,12 @@ impl Preparer {
             }
             let key = (repository.host().to_owned(), layer.digest);
             let (preparer, leader, wanted) = (self.clone(), repository.clone(), layer.clone());
-            let asked = reference.clone();
+            let (asked, turn) = (reference.clone(), turn.take());
             let fetch = || async move {
                 // Another flight may have ended since we looked.
                 let delivered = match preparer.held_layer(&leader, &wanted).await {
                     Ok(Some(pack)) => Ok(pack),
-                    Ok(None) => preparer.fetch_layer(&asked, &wanted).await,
+                    Ok(None) => preparer.fetch_layer(&asked, &wanted, turn).await,
                     Err(error) => Err(error),
                 };
                 Ok(((leader, wanted), delivered))
@@ -135,19 +137,21 @@ impl Preparer {
         &self,
         reference: &Reference,
         layer: &Expected,
+        turn: Option<Turn>,
     ) -> Result<Lease<Pack>, ImageError> {
         let repository = &reference.repository;
         let started = Instant::now();
         let (outcome, lasting) = match self.sealed(&base_key(&layer.identity())).await {
             // From another host: this one has yet to deliver the same bytes.
             Some(pack) => {
+                drop(turn);
                 let verified = self.fetcher.verify(repository, layer).await;
                 (
                     verified.and_then(|()| promised(repository, layer, pack)),
                     false,
                 )
             }
-            None => match self.fetcher.fetch(repository, layer).await {
+            None => match self.fetcher.fetch(repository, layer, turn).await {
                 Ok(pack) => (promised(repository, layer, pack), false),
                 Err(Failed { error, lasting }) => (Err(error), lasting),
             },
