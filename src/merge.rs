@@ -39,9 +39,32 @@ pub fn merge<P: Deref<Target = Pack>, W: Write>(
     most_bytes: u64,
     out: W,
 ) -> Result<(W, Summary), PackError> {
+    replay(Merger::new(), layers, most_bytes, out)
+}
+
+/// The same of the top layers alone, base first, while those below them are not here yet. What this index finds,
+/// or says is not there, is so in the tree of all layers too, whatever the others are, if that
+/// can be made at all; where they can change the answer it is [`ResolveError::Below`](crate::pack::ResolveError). A
+/// directory that is found may have more in it.
+///
+/// # Errors
+/// As [`merge`]: the tree of all layers cannot be made either.
+pub fn merge_upper<P: Deref<Target = Pack>, W: Write>(
+    layers: &[P],
+    most_bytes: u64,
+    out: W,
+) -> Result<(W, Summary), PackError> {
+    replay(Merger::upper(), layers, most_bytes, out)
+}
+
+fn replay<P: Deref<Target = Pack>, W: Write>(
+    mut merger: Merger,
+    layers: &[P],
+    most_bytes: u64,
+    out: W,
+) -> Result<(W, Summary), PackError> {
     let chain = chain_id(layers.iter().map(|layer| layer.origin().diff_id));
     let chain = chain.ok_or_else(|| PackError::Layer("there are no layers".into()))?;
-    let mut merger = Merger::new();
     for layer in layers {
         merger.layer(layer)?;
         if merger.index_bytes() > most_bytes {

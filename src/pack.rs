@@ -169,6 +169,13 @@ impl Merger {
             layers: 0,
         }
     }
+    /// No layer yet, and layers below that are not here: what those can change is [`ResolveError::Below`].
+    pub fn upper() -> Merger {
+        Merger {
+            tree: tree::Tree::of_upper_layers(),
+            layers: 0,
+        }
+    }
     /// Adds a layer over those before. Its number, from 0, is [`Entry::source`].
     ///
     /// # Errors
@@ -176,7 +183,12 @@ impl Merger {
     pub fn layer(&mut self, pack: &Pack) -> Result<(), PackError> {
         self.tree.next_layer()?;
         for entry in pack.log() {
-            self.tree.replay(&entry)?;
+            let replayed = self.tree.replay(&entry);
+            if self.tree.is_unsure() {
+                self.tree.forget();
+                break;
+            }
+            replayed?;
         }
         if pack.poisoned() {
             return Err(PackError::Io(io::Error::other(
@@ -219,7 +231,8 @@ pub struct Entry<'a> {
     pub offset: u64,
     /// Bytes of content.
     pub length: u64,
-    /// In a merged index: the number of the layer whose pack has the content. Else 0.
+    /// In a merged index: the number of the layer whose pack has the content; of a symbolic link, of the
+    /// layer that has it. Else 0.
     pub source: u16,
     /// XXH3-128 of the content; makes the ETag.
     pub hash: u128,
@@ -232,6 +245,8 @@ pub enum ResolveError {
     NotFound,
     /// More than 40 links on the way.
     TooManyLinks,
+    /// Of an index over layers that are not here ([`Merger::upper`]): those decide.
+    Below,
 }
 
 impl Pack {

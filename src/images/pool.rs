@@ -253,7 +253,10 @@ mod tests {
     #[tokio::test]
     async fn a_registry_has_its_own_bound_and_another_registry_is_not_held_up() {
         let pool = Pool::new(10, 2, 512 * MIB);
-        let (a, _b) = (pool.enter("slow", MIB, None).await, pool.enter("slow", MIB, None).await);
+        let (a, _b) = (
+            pool.enter("slow", MIB, None).await,
+            pool.enter("slow", MIB, None).await,
+        );
         assert!(comes(pool.enter("slow", MIB, None)).await.is_none());
         assert!(comes(pool.enter("quick", MIB, None)).await.is_some());
         drop(a);

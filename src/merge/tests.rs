@@ -1,6 +1,7 @@
 //! Tables of what layers make, and a random model: a naive file system that applies them.
 
 mod model;
+mod upper;
 
 use super::*;
 use crate::pack::{EntryHeader, Kind, Writer};

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A merged index is the same without contents: its records say in which layer's pack (`source`)
-//! their range lies, and only live nodes have one, hard links being what they link to.
+//! their range lies, and only live nodes have one, hard links being what they link to. One over layers that
+//! are not here is never kept; it has whiteouts among its nodes, and [`OPEN`] ones.
 
 use super::Origin;
 use crate::digest::{Algorithm, Digest};
@@ -35,6 +36,10 @@ pub(super) const MOVED: u8 = 4;
 
 /// A hard link whose target is not in this layer. Not in the tree.
 pub(super) const DANGLING: u8 = 8;
+
+/// In an index over layers that are not here: they may have more in this directory; or, of a hard link, its
+/// target is theirs.
+pub(super) const OPEN: u8 = 16;
 
 /// Start of the file.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

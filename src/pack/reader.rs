@@ -2,8 +2,8 @@
 //! used, so that a damaged pack gives "not found", never a panic.
 
 use super::format::{
-    FOOTER_LEN, FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, IMPLICIT, LIVE, NONE, RECORD_LEN,
-    Record, path_hash,
+    FOOTER_LEN, FOOTER_MAGIC, FORMAT_START, Footer, HEADER_LEN, IMPLICIT, LIVE, NONE, OPEN,
+    RECORD_LEN, Record, path_hash,
 };
 use super::kept::KeptFile;
 use super::mapping::Mapping;
@@ -253,7 +253,7 @@ impl Reader {
             return None;
         }
         let (_, path, link) = self.names(record)?;
-        if record.kind == Kind::HardLink as u8 {
+        if record.kind == Kind::HardLink as u8 && record.flags & OPEN == 0 {
             let behind = self.record(record.first.get())?;
             return self.entry(id, record, behind.kind, path, self.names(behind)?.2);
         }
@@ -302,11 +302,19 @@ impl Reader {
 
     pub(super) fn resolve(&self, path: &[u8]) -> Result<Entry<'_>, ResolveError> {
         if let Some(entry) = self.lookup(path)
-            && entry.kind != Kind::Symlink
+            && matches!(entry.kind, Kind::File | Kind::Directory)
         {
             return Ok(entry);
         }
         self.walk(path)
+    }
+
+    /// What it means that a directory does not have a name.
+    fn lacking(&self, directory: &Entry<'_>) -> ResolveError {
+        match self.record(directory.id) {
+            Some(record) if record.flags & OPEN != 0 => ResolveError::Below,
+            _ => ResolveError::NotFound,
+        }
     }
 
     /// Component by component, as the kernel resolves a path for a process in the image.
@@ -332,10 +340,15 @@ impl Reader {
                         done.push(b'/');
                     }
                     done.extend_from_slice(name);
-                    let next = self.lookup(&done).ok_or(ResolveError::NotFound)?;
-                    if next.kind != Kind::Symlink {
-                        here = next;
-                        continue;
+                    let next = self.lookup(&done).ok_or_else(|| self.lacking(&here))?;
+                    match next.kind {
+                        Kind::Symlink => {}
+                        Kind::Whiteout => return Err(ResolveError::NotFound),
+                        Kind::HardLink => return Err(ResolveError::Below),
+                        _ => {
+                            here = next;
+                            continue;
+                        }
                     }
                     links += 1;
                     if links > MAX_LINKS {

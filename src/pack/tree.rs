@@ -8,7 +8,7 @@
 
 mod layers;
 
-use super::format::{DANGLING, IMPLICIT, LIVE, MOVED, NONE, RECORD_LEN, Record};
+use super::format::{DANGLING, IMPLICIT, LIVE, MOVED, NONE, OPEN, RECORD_LEN, Record};
 use super::{EntryHeader, Kind, PackError};
 use hashbrown::HashTable;
 use zerocopy::little_endian::{U16, U32};
@@ -32,6 +32,13 @@ pub(super) struct Tree {
     /// Work areas, kept to save allocations.
     path: Vec<u8>,
     stack: Vec<u32>,
+}
+
+/// Where a hard link's target is.
+enum Target {
+    Here,
+    /// Only lower layers can tell what it is.
+    Below,
 }
 
 fn hash(path: &[u8], seed: u64) -> u64 {
@@ -205,6 +212,12 @@ impl Tree {
             return self.replace_root(record);
         }
         let known = self.walk_parent(path, header.path)?;
+        if self.is_unsure() {
+            return Ok(0);
+        }
+        if is_directory {
+            record.flags |= self.openness(path, known);
+        }
         if let Some(old) = self.find(path) {
             if is_directory && self.kind(old) == Kind::Directory as u8 {
                 let moved = (path.as_slice() != header.path).then_some(path.as_slice());
@@ -232,6 +245,9 @@ impl Tree {
                 0
             };
         let mut from = known;
+        if from + 1 < name_start {
+            self.unhide(path, from);
+        }
         while from + 1 < name_start {
             let begin = if from == 0 { 0 } else { from + 1 };
             let end = begin + memchr::memchr(b'/', &path[begin..]).unwrap_or(path.len() - begin);
@@ -245,11 +261,20 @@ impl Tree {
             parent = self.attach(implied, parent)?;
             from = end;
         }
-        if header.kind == Kind::HardLink && !self.link_to_target(header, &mut record)? {
-            record.flags |= DANGLING;
-            let id = self.push(record)?;
-            self.dangling.get_or_insert(id);
-            return Ok(id);
+        if header.kind == Kind::HardLink {
+            match self.link_to_target(header, &mut record)? {
+                Target::Here => {}
+                Target::Below if self.layers.is_some() => {
+                    record.flags |= OPEN;
+                    record.first = U32::new(self.records.len() as u32);
+                }
+                Target::Below => {
+                    record.flags |= DANGLING;
+                    let id = self.push(record)?;
+                    self.dangling.get_or_insert(id);
+                    return Ok(id);
+                }
+            }
         }
         let id = self.attach(record, parent)?;
         self.touch(path, known);
@@ -265,19 +290,19 @@ impl Tree {
         let old = self.find(b"").unwrap_or(0);
         record.first = self.records[old as usize].first;
         self.kill(old);
-        record.flags |= LIVE;
+        record.flags |= LIVE | (self.records[old as usize].flags & OPEN);
         let id = self.push(record)?;
         self.insert(id);
         self.takes_over(id, old);
         Ok(id)
     }
 
-    /// Makes the record what its target is. False: only lower layers can tell what that is.
+    /// Makes the record what its target is.
     fn link_to_target(
         &self,
         header: &EntryHeader<'_>,
         record: &mut Record,
-    ) -> Result<bool, PackError> {
+    ) -> Result<Target, PackError> {
         let refuse = |why: &str| {
             PackError::Layer(format!(
                 "hard link `{}` to `{}`: {why}",
@@ -294,18 +319,25 @@ impl Tree {
         } else {
             None
         };
+        if self.forgive() || (found.is_none() && self.is_open(&target[..known])) {
+            return Ok(Target::Below);
+        }
+        let found = found.filter(|id| self.kind(*id) != Kind::Whiteout as u8);
         let Some(found) = found else {
             return match self.layers {
-                None => Ok(false),
+                None => Ok(Target::Below),
                 Some(_) => Err(refuse("the target does not exist")),
             };
         };
         let target = self.behind(found);
         let node = &self.records[target as usize];
+        if node.kind == Kind::HardLink as u8 {
+            return Ok(Target::Below);
+        }
         if node.kind == Kind::Directory as u8 {
             if node.flags & IMPLICIT != 0 && self.layers.is_none() {
                 // A lower layer may have a link there.
-                return Ok(false);
+                return Ok(Target::Below);
             }
             return Err(refuse("the target is a directory"));
         }
@@ -316,7 +348,7 @@ impl Tree {
         record.length = node.length;
         record.hash = node.hash;
         record.source = node.source;
-        Ok(true)
+        Ok(Target::Here)
     }
 
     /// Rewrites `path` so that no parent of its last component is a symbolic link (as
@@ -337,9 +369,19 @@ impl Tree {
             let known = if good == 0 { 0 } else { ends[good - 1] };
             let next = ends.get(good).copied().unwrap_or(parent);
             let Some(node) = self.find(&path[..next]) else {
+                if self.is_open(&path[..known]) {
+                    self.doubt();
+                }
                 return Ok(known);
             };
             let record = &self.records[self.behind(node) as usize];
+            if record.kind == Kind::Whiteout as u8 {
+                return Ok(known);
+            }
+            if record.kind == Kind::HardLink as u8 {
+                self.doubt();
+                return Ok(known);
+            }
             if record.kind != Kind::Symlink as u8 {
                 return Err(PackError::Layer(format!(
                     "entry `{}`: `{}` is not a directory",

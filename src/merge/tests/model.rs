@@ -164,7 +164,7 @@ const PATHS: [&str; 14] = [
 ];
 const TARGETS: [&str; 9] = ["a", "b", "/a/b", "../c", "a/a", "./b", "..", "/", "c/none"];
 
-fn random_put(random: &mut fastrand::Rng, number: usize) -> Put {
+pub(super) fn random_put(random: &mut fastrand::Rng, number: usize) -> Put {
     let path = PATHS[random.usize(..PATHS.len())];
     match random.u8(..16) {
         0..=5 => file(path, &number.to_string()),

@@ -5,10 +5,17 @@
 //! has there stays. So every node knows the last layer that *touched* it, that is, made it or
 //! something below it. Costs stay linear: a directory's list is swept once a layer, and
 //! loses its dead records then.
+//!
+//! *Over layers that are not here* the tree has what those cannot change: a node of it is a node of the whole
+//! tree, whatever is below. A directory that may have more in it is [`OPEN`]; a whiteout in an open
+//! directory stays as a node, which says that nothing is there; a hard link whose target is not here is an open
+//! node. What an entry does through a directory that is not in the tree could happen anywhere, if a lower
+//! layer has a link there: its layer counts as one of those that are not here, and so do all below it.
 
-use super::super::format::{IMPLICIT, LIVE, MOVED, NONE, Record};
+use super::super::format::{IMPLICIT, LIVE, NONE, OPEN, Record};
 use super::super::{Entry, EntryHeader, Kind, PackError};
 use super::{Tree, check_lengths, new_record, tree_path};
+use std::cell::Cell;
 use zerocopy::little_endian::{U16, U32};
 
 /// Which layer a node was last touched and swept by; layers count from 1.
@@ -18,11 +25,20 @@ struct Mark {
     swept: u16,
 }
 
+/// Where the name of the directory ends that `path` lies in.
+fn parent_end(path: &[u8]) -> usize {
+    memchr::memrchr(b'/', path).unwrap_or(0)
+}
+
 /// What merging knows beside the tree.
 pub(super) struct Layers {
     marks: Vec<Mark>,
     /// The layer being replayed.
     layer: u16,
+    /// Layers that are not here lie below.
+    upper: bool,
+    /// An entry of it led through what layers that are not here decide. Never without those.
+    unsure: Cell<bool>,
 }
 
 impl Layers {
@@ -64,8 +80,85 @@ impl Tree {
         tree.layers = Some(Layers {
             marks: vec![root],
             layer: 0,
+            upper: false,
+            unsure: Cell::new(false),
         });
         tree
+    }
+
+    /// The same over layers that are not here: the root may have anything in it.
+    pub(in crate::pack) fn of_upper_layers() -> Tree {
+        let mut tree = Tree::of_layers();
+        tree.records[0].flags |= OPEN;
+        if let Some(layers) = &mut tree.layers {
+            layers.upper = true;
+        }
+        tree
+    }
+
+    /// The current layer and those below it are as those that are not here.
+    pub(in crate::pack) fn forget(&mut self) {
+        let layer = self.layers.as_ref().map_or(0, |layers| layers.layer);
+        *self = Tree::of_upper_layers();
+        if let Some(layers) = &mut self.layers {
+            layers.layer = layer;
+        }
+    }
+
+    /// What was replayed last could happen anywhere: only [`Tree::forget`] helps.
+    pub(in crate::pack) fn is_unsure(&self) -> bool {
+        let layers = self.layers.as_ref();
+        layers.is_some_and(|layers| layers.unsure.get())
+    }
+
+    pub(super) fn doubt(&self) {
+        if let Some(layers) = &self.layers {
+            layers.unsure.set(true);
+        }
+    }
+
+    /// Ends the doubt, and says whether there was any.
+    pub(super) fn forgive(&self) -> bool {
+        let layers = self.layers.as_ref();
+        layers.is_some_and(|layers| layers.unsure.replace(false))
+    }
+
+    fn is_upper(&self) -> bool {
+        let layers = self.layers.as_ref();
+        layers.is_some_and(|layers| layers.upper)
+    }
+
+    /// It is a directory, and layers that are not here may have more in it.
+    pub(super) fn is_open(&self, directory: &[u8]) -> bool {
+        self.is_upper()
+            && self
+                .find(directory)
+                .is_some_and(|id| self.records[id as usize].flags & OPEN != 0)
+    }
+
+    /// [`OPEN`], if a directory that is made at `path` will be; `path[..known]` is there.
+    pub(super) fn openness(&self, path: &[u8], known: usize) -> u8 {
+        if !self.is_upper() {
+            return 0;
+        }
+        let is_open = match self.find(path) {
+            Some(old) if self.kind(old) == Kind::Directory as u8 => self.is_open(path),
+            Some(_) => false,
+            None => known == parent_end(path) && self.is_open(&path[..known]),
+        };
+        if is_open { OPEN } else { 0 }
+    }
+
+    /// What is below `path[..known]` on the way is made: no whiteout says any more that it is not there.
+    pub(super) fn unhide(&mut self, path: &[u8], known: usize) {
+        if !self.is_upper() {
+            return;
+        }
+        let begin = if known == 0 { 0 } else { known + 1 };
+        let end = memchr::memchr(b'/', &path[begin..]).map_or(path.len(), |slash| begin + slash);
+        if let Some(whiteout) = self.find(&path[..end]) {
+            self.remove(whiteout);
+        }
     }
 
     /// What is replayed from now on is the next layer's.
@@ -91,19 +184,18 @@ impl Tree {
         check_lengths(&header)?;
         let mut path = std::mem::take(&mut self.path);
         let done = match entry.kind {
-            Kind::Whiteout => {
-                self.hide(entry.path, &mut path);
-                Ok(())
-            }
+            Kind::Whiteout => self.hide(&header, &mut path),
             Kind::Opaque => {
                 self.clear(entry.path, &mut path);
                 Ok(())
             }
             _ => {
                 let mut record = new_record(&header);
-                if entry.kind == Kind::File {
+                if matches!(entry.kind, Kind::File | Kind::Symlink) {
                     let layer = self.layers.as_ref().map_or(0, |layers| layers.layer);
                     record.source = U16::new(layer.saturating_sub(1));
+                }
+                if entry.kind == Kind::File {
                     record.offset = entry.offset.into();
                     record.length = entry.length.into();
                     record.hash = [
@@ -119,19 +211,30 @@ impl Tree {
     }
 
     /// A whiteout. Where its parent is no directory there is nothing to hide.
-    fn hide(&mut self, hidden: &[u8], path: &mut Vec<u8>) {
+    fn hide(&mut self, header: &EntryHeader<'_>, path: &mut Vec<u8>) -> Result<(), PackError> {
         path.clear();
-        path.extend_from_slice(hidden);
-        let parent = self.walk_parent(path, hidden);
-        if parent.ok() != Some(memchr::memrchr(b'/', path).unwrap_or(0)) {
-            return;
+        path.extend_from_slice(header.path);
+        let end = match self.walk_parent(path, header.path) {
+            Ok(known) if known == parent_end(path) && !self.is_unsure() => known,
+            _ => return Ok(()),
+        };
+        match self.find(path) {
+            Some(id) if self.is_touched(id) => {
+                if self.kind(id) == Kind::Directory as u8 {
+                    self.sweep(id);
+                }
+                return Ok(());
+            }
+            Some(id) => self.remove(id),
+            None => {}
         }
-        let Some(id) = self.find(path) else { return };
-        if !self.is_touched(id) {
-            self.remove(id);
-        } else if self.kind(id) == Kind::Directory as u8 {
-            self.sweep(id);
+        if self.is_open(&path[..end]) {
+            let mut record = new_record(header);
+            self.store(&mut record, path, None, b"")?;
+            let parent = self.parent_of(path, end)?;
+            self.attach(record, parent)?;
         }
+        Ok(())
     }
 
     /// An opaque marker of a directory, to which links may lead.
@@ -143,7 +246,7 @@ impl Tree {
         let Ok(known) = self.walk_parent(path, directory) else {
             return;
         };
-        if known == memchr::memrchr(b'/', path).unwrap_or(0)
+        if known == parent_end(path)
             && let Some(id) = self.find(&path[..known])
         {
             self.sweep(id);
@@ -163,6 +266,7 @@ impl Tree {
             if !fresh {
                 continue;
             }
+            self.records[id as usize].flags &= !OPEN;
             let mut child = self.records[id as usize].first.get();
             let mut kept = NONE;
             while child != NONE {
@@ -223,7 +327,7 @@ impl Tree {
                 record.kind = behind.kind;
                 record.first = U32::ZERO;
             }
-            record.flags &= !MOVED & (LIVE | IMPLICIT);
+            record.flags &= LIVE | IMPLICIT | OPEN;
             record.tree_len = U16::ZERO;
             let path = tree_path(&self.records[id as usize], &self.strings);
             compact.store(&mut record, path, None, self.link(behind))?;
