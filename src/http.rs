@@ -21,6 +21,7 @@ mod conditional;
 mod content_type;
 mod decide;
 mod directory;
+mod early;
 mod encoding;
 mod error;
 mod fields;

@@ -7,9 +7,11 @@
 //!
 //! The steps of [`Images::get`]: policy → tag to digest (freshness, [`tags`](self)) → manifest and
 //! configuration → layers (`prepare`, `fetch`), merged where there are several → replacements → view.
+//! [`Images::get_early`] may end before the last layer is here.
 
 mod about;
 mod catalogue;
+mod early;
 mod error;
 mod fetch;
 mod flight;
@@ -30,6 +32,7 @@ mod variants;
 mod view;
 
 pub use crate::encode::Coding;
+pub use crate::pack::ResolveError;
 pub use about::{
     About, AboutIndex, AboutLayer, AboutReferrer, Entry as AboutEntry, Named, Referrers,
 };
@@ -52,14 +55,14 @@ use about::Abouts;
 use catalogue::Names;
 use dashmap::{DashMap, Entry};
 use fetch::Fetcher;
-use flight::Flights;
+use flight::{Early, Flights};
 use lasts::Lasts;
 use ledger::{KnownTag, Ledger};
 use memory::Failures;
 use origins::Origins;
 use policy::{Policies, Policy};
 use pool::Pool;
-use prepare::{Prepared, Preparer};
+use prepare::{Prepared, Preparer, Upper};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -105,9 +108,11 @@ struct Inner {
     /// Written by flights, read by every request.
     views: DashMap<Reference, Remembered>,
     /// What a reference with a tag means now, and its packs.
-    tags: Flights<Reference, View>,
+    tags: Flights<Reference, View, Arc<Upper>>,
     /// By repository and digest.
-    digests: Flights<(Repository, Digest), Prepared>,
+    digests: Flights<(Repository, Digest), Prepared, Arc<Upper>>,
+    /// What is left to do for references of which somebody was answered early.
+    rest: Flights<Reference, ()>,
     missing: Failures<Reference>,
     integrity: Integrity,
     origins: Origins,
@@ -184,6 +189,7 @@ impl Images {
             views: DashMap::new(),
             tags: Flights::new(),
             digests: Flights::new(),
+            rest: Flights::new(),
             missing: Failures::new(MISSING_LASTS),
             integrity: Integrity::new(),
             origins,
@@ -211,7 +217,9 @@ impl Images {
         if let Some(view) = self.warm(reference) {
             return Ok(view);
         }
-        self.unless_draining(self.0.get(reference, ask)).await
+        let early = early::unheard();
+        self.unless_draining(self.0.get(reference, ask, &early))
+            .await
     }
 
     async fn unless_draining<T>(
@@ -283,33 +291,39 @@ impl Images {
 }
 
 impl Inner {
-    async fn get(self: &Arc<Self>, reference: &Reference, ask: Ask) -> Result<View, ImageError> {
+    /// `early` hears of upper layers while lower ones arrive.
+    async fn get(
+        self: &Arc<Self>,
+        reference: &Reference,
+        ask: Ask,
+        early: &Early<Arc<Upper>>,
+    ) -> Result<View, ImageError> {
         let Some(policy) = self.policies.of(&reference.repository) else {
             return Err(ImageError::Forbidden(reference.repository.clone()));
         };
         match (&reference.version, ask) {
             (Version::Digest(digest), Ask::Normal) => {
-                self.by_digest(reference, policy, *digest).await
+                self.by_digest(reference, policy, *digest, early).await
             }
             (Version::Digest(digest), Ask::ReadOnly) => {
                 // Boarded before the look at the disk: what flies and lands meanwhile is known by then.
                 let key = (reference.repository.clone(), *digest);
                 let flight = self.digests.joined(&key);
                 if self.preparer.is_known(&reference.repository, *digest).await {
-                    return self.by_digest(reference, policy, *digest).await;
+                    return self.by_digest(reference, policy, *digest, early).await;
                 }
                 match flight {
                     Some(flight) => Ok(self.remember(reference, policy, &flight.await?, None)),
                     None => Err(unknown(reference)),
                 }
             }
-            (Version::Tag(_), Ask::Normal) => self.by_tag(reference, policy).await,
+            (Version::Tag(_), Ask::Normal) => self.by_tag(reference, policy, early).await,
             (Version::Tag(_), Ask::ReadOnly) => {
                 let flight = self.tags.joined(reference);
                 if let Some(KnownTag { digest, .. }) = self.preparer.ledger.tag(reference).await
                     && self.preparer.is_known(&reference.repository, digest).await
                 {
-                    return self.by_digest(reference, policy, digest).await;
+                    return self.by_digest(reference, policy, digest, early).await;
                 }
                 match flight {
                     Some(flight) => flight.await,
@@ -324,38 +338,46 @@ impl Inner {
         self: &Arc<Self>,
         reference: &Reference,
         policy: &Arc<Policy>,
+        early: &Early<Arc<Upper>>,
     ) -> Result<View, ImageError> {
         if let Some(error) = self.missing.get(reference) {
             return Err(error);
         }
         let Some(known) = self.preparer.ledger.tag(reference).await else {
-            return self.revalidated(reference, policy).await;
+            return self.revalidated(reference, policy, early).await;
         };
         // A time in the future says nothing: due, and good enough while the registry fails.
         let age = known.age().unwrap_or(self.tag_ttl);
         if age < self.tag_ttl || policy.is_fixed(&reference.version) {
             let left = self.tag_ttl.saturating_sub(age);
-            return match self.known(reference, policy, &known, left).await {
+            return match self.known(reference, policy, &known, left, early).await {
                 // Evicted here, and gone from the registry: the tag may mean another image by now.
                 Err(ImageError::NotFound(_)) if !policy.is_fixed(&reference.version) => {
-                    self.revalidated(reference, policy).await
+                    self.revalidated(reference, policy, early).await
                 }
                 outcome => outcome,
             };
         }
         if age > self.tag_ttl.saturating_add(self.stale_if_error) {
-            return self.revalidated(reference, policy).await;
+            return self.revalidated(reference, policy, early).await;
         }
-        match tokio::time::timeout(REVALIDATION_WAIT, self.revalidated(reference, policy)).await {
+        // Nothing is shown of an image that may not be had, while there is an older one.
+        let unheard = early::unheard();
+        let revalidated = self.revalidated(reference, policy, &unheard);
+        match tokio::time::timeout(REVALIDATION_WAIT, revalidated).await {
             Ok(Ok(view)) => Ok(view),
             // The registry has answered that there is no such tag, or not for us.
             Ok(Err(error)) if self.preparer.ledger.tag(reference).await.is_none() => Err(error),
             // It fails, or the tag moved to an image that cannot be had.
             Ok(Err(error)) => {
                 tracing::warn!(%reference, %error, "tag not revalidated, serving what it last meant");
-                self.known(reference, policy, &known, STALE_PAUSE).await
+                self.known(reference, policy, &known, STALE_PAUSE, early)
+                    .await
             }
-            Err(_) => self.known(reference, policy, &known, STALE_PAUSE).await,
+            Err(_) => {
+                self.known(reference, policy, &known, STALE_PAUSE, early)
+                    .await
+            }
         }
     }
 
@@ -366,8 +388,11 @@ impl Inner {
         policy: &Arc<Policy>,
         known: &KnownTag,
         fresh: Duration,
+        early: &Early<Arc<Upper>>,
     ) -> Result<View, ImageError> {
-        let prepared = self.prepared(reference, policy, known.digest).await?;
+        let prepared = self
+            .prepared(reference, policy, known.digest, early)
+            .await?;
         self.note(reference, known.digest, &prepared).await;
         Ok(self.remember(reference, policy, &prepared, Some((known.validated, fresh))))
     }
@@ -377,11 +402,12 @@ impl Inner {
         self: &Arc<Self>,
         reference: &Reference,
         policy: &Arc<Policy>,
+        early: &Early<Arc<Upper>>,
     ) -> Result<View, ImageError> {
         let (inner, reference_, policy) = (self.clone(), reference.clone(), policy.clone());
         self.tags
-            .join(reference.clone(), || async move {
-                inner.revalidate(&reference_, &policy).await
+            .join_early(reference.clone(), early, |early| async move {
+                inner.revalidate(&reference_, &policy, &early).await
             })
             .await
     }
@@ -390,6 +416,7 @@ impl Inner {
         self: &Arc<Self>,
         reference: &Reference,
         policy: &Arc<Policy>,
+        early: &Early<Arc<Upper>>,
     ) -> Result<View, ImageError> {
         if let Some(view) = self
             .views
@@ -402,7 +429,7 @@ impl Inner {
         let asked = SystemTime::now();
         let digest = self.resolve(reference).await?;
         self.preparer.tag_means(&reference.repository, digest).await;
-        let prepared = self.prepared(reference, policy, digest).await?;
+        let prepared = self.prepared(reference, policy, digest, early).await?;
         self.preparer
             .ledger
             .put_tag(
@@ -448,6 +475,7 @@ impl Inner {
         reference: &Reference,
         policy: &Arc<Policy>,
         digest: Digest,
+        early: &Early<Arc<Upper>>,
     ) -> Result<View, ImageError> {
         // What is missing is that image, whatever the tag may mean soon.
         let exact = Reference {
@@ -457,7 +485,7 @@ impl Inner {
         if let Some(error) = self.missing.get(&exact) {
             return Err(error);
         }
-        let outcome = self.prepared(reference, policy, digest).await;
+        let outcome = self.prepared(reference, policy, digest, early).await;
         if let Err(error @ ImageError::NotFound(_)) = &outcome {
             self.missing.put(exact, error.clone());
         }
@@ -477,11 +505,14 @@ impl Inner {
         reference: &Reference,
         policy: &Arc<Policy>,
         digest: Digest,
+        early: &Early<Arc<Upper>>,
     ) -> Result<Prepared, ImageError> {
         let (preparer, policy, asked) = (self.preparer.clone(), policy.clone(), reference.clone());
-        let prepare = || async move { preparer.prepare(&asked, digest, &policy).await };
+        let prepare = |early: Early<_>| async move {
+            preparer.prepare(&asked, digest, &policy, &early).await
+        };
         let key = (reference.repository.clone(), digest);
-        self.digests.join(key, prepare).await
+        self.digests.join_early(key, early, prepare).await
     }
 
     /// Makes the view, and remembers it (None: for ever; else what the tag meant when its registry was

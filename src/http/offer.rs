@@ -15,7 +15,8 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response};
 use std::sync::Arc;
 
-const SUFFIXES: [&str; 3] = [
+/// Of sidecars.
+pub(super) const SUFFIXES: [&str; 3] = [
     Coding::ALL[0].suffix(),
     Coding::ALL[1].suffix(),
     Coding::ALL[2].suffix(),

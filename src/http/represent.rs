@@ -134,7 +134,7 @@ pub(super) async fn of_file(
             false => CachePolicy::of(&view.info),
         },
         vary,
-        settled: offer.settled.then(|| view.info.clone()),
+        settled: (offer.settled && !view.info.is_passing()).then(|| view.info.clone()),
     })
 }
 

@@ -2,8 +2,9 @@
 //!
 //! 1. Host, method and Upgrade; preflights of CORS end here.
 //! 2. Reference and file path: as the Host serves them ([`hosts`]), or cut from the raw URL path.
-//! 3. The view of the image: warm, or waited for until the deadline. Where the image has an origin of
-//!    its own, a path URL redirects there. What is asked about the image needs no view ([`about`]).
+//! 3. The view of the image: warm, or waited for until the deadline; one of its upper layers, if their
+//!    answer is that of all of them ([`early`]). Where the image has an origin of its own, a path URL
+//!    redirects there. What is asked about the image needs no view ([`about`]).
 //! 4. What the path leads to: file, index file, redirect to the slash, listing
 //!    ([`locate`](super::locate)); rules of the image, fallback, page for 404s around them ([`lead`]).
 //!    A document of a tag may redirect to its digest.
@@ -17,6 +18,7 @@ use super::access::Visit;
 use super::body::Body;
 use super::cache::CachePolicy;
 use super::directory::{Above, Directories};
+use super::early;
 use super::error;
 use super::fields;
 use super::host::{self, Host};
@@ -29,7 +31,7 @@ use super::redirect;
 use super::repr_digest;
 use super::represent::{self, NOSNIFF};
 use crate::images::{Ask, Images, View, ViewInfo};
-use crate::reference::{Reference, Target, split_target};
+use crate::reference::{Target, split_target};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -56,6 +58,43 @@ struct Asked<'a> {
     target: Target<'a>,
     /// None: one that no file can have.
     path: Option<FilePath>,
+}
+
+impl Asked<'_> {
+    /// The image itself.
+    fn is_root(&self) -> bool {
+        matches!(self.target.path, "" | "/")
+    }
+
+    /// What of it decides where it leads in the image.
+    fn wanted<'a>(&'a self, info: &'a ViewInfo, request: &'a Parts) -> Wanted<'a> {
+        let raw = self.target.path;
+        Wanted {
+            workdir: &info.workdir,
+            path: self.path.as_ref(),
+            raw,
+            bare: raw.is_empty().then_some(self.target.reference_text),
+            query: request.uri.query(),
+            listing: info.listing,
+            of_directory: query(info, request).of_directory(),
+        }
+    }
+
+    /// Whether a view of upper layers gives the answer that the whole image would give. HEAD of the reference
+    /// asks for the whole image.
+    fn of_upper_layers(&self, view: &View, request: &Parts) -> bool {
+        let warms_up = request.method == Method::HEAD && self.is_root();
+        let wanted = self.wanted(&view.info, request);
+        !warms_up && early::suffices(view, wanted, (&request.method, &request.headers))
+    }
+}
+
+/// What is asked of a directory, where directories are listed.
+fn query(info: &ViewInfo, request: &Parts) -> Query {
+    match info.listing {
+        true => Query::of(request.uri.query()),
+        false => Query::default(),
+    }
 }
 
 impl Serve {
@@ -90,7 +129,7 @@ impl Serve {
             let ask = ask(&request.headers);
             return Box::pin(self.tell(question, reference, ask, &serves, request)).await;
         }
-        let view = match self.view(reference, request).await {
+        let view = match self.view(&serves, &asked, request).await {
             Ok(view) => view,
             Err(mut response) => {
                 if let Some(site) = self.images.site(&reference.repository) {
@@ -169,7 +208,13 @@ impl Serve {
     }
 
     /// Step 3.
-    async fn view(&self, reference: &Reference, request: &Parts) -> Result<View, Response<Body>> {
+    async fn view(
+        &self,
+        serves: &Serves<'_>,
+        asked: &Asked<'_>,
+        request: &Parts,
+    ) -> Result<View, Response<Body>> {
+        let reference = &asked.target.reference;
         if let Some(view) = self.images.warm(reference) {
             return Ok(view);
         }
@@ -177,7 +222,12 @@ impl Serve {
             visit.waits();
         }
         // Boxed, as all that is not warm: hyper moves the whole future of an answer.
-        let asking = Box::pin(self.images.get(reference, ask(&request.headers)));
+        let suffices = |view: &View| match serves {
+            Serves::Image(host) => asked.of_upper_layers(&host.shown.of(view.clone()), request),
+            Serves::Paths | Serves::Origin(_) => asked.of_upper_layers(view, request),
+        };
+        let ask = ask(&request.headers);
+        let asking = Box::pin(self.images.get_early(reference, ask, suffices));
         let outcome = match self.timeout {
             None => asking.await,
             // The download goes on.
@@ -223,20 +273,8 @@ impl Serve {
         snapshot: bool,
     ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
         let raw = asked.target.path;
-        let root = matches!(raw, "" | "/");
-        let query = match view.info.listing {
-            true => Query::of(request.uri.query()),
-            false => Query::default(),
-        };
-        let wanted = Wanted {
-            workdir: &view.info.workdir,
-            path: asked.path.as_ref(),
-            raw,
-            bare: raw.is_empty().then_some(asked.target.reference_text),
-            query: request.uri.query(),
-            listing: view.info.listing,
-            of_directory: query.of_directory(),
-        };
+        let query = query(&view.info, request);
+        let wanted = asked.wanted(&view.info, request);
         let site = Site {
             config: &view.info.site,
             rules: &view.info.rules,
@@ -248,8 +286,10 @@ impl Serve {
         let head = request.method == Method::HEAD;
         // HEAD of the reference is the warm-up call of proxies: the image is ready, which is all it asks.
         let ready = match led {
-            Lead::Redirect { .. } => root,
-            Lead::Nothing | Lead::File(_, _, How::NotFound) => root || self.head_any_path,
+            Lead::Redirect { .. } => asked.is_root(),
+            Lead::Nothing | Lead::File(_, _, How::NotFound) => {
+                asked.is_root() || self.head_any_path
+            }
             Lead::File(..) | Lead::Listing(_) => false,
         };
         if head && ready {

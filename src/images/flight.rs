@@ -18,11 +18,20 @@ type Outcome<T> = Result<T, ImageError>;
 type Waiting<T> = watch::Receiver<Option<Outcome<T>>>;
 type Telling<T> = Arc<watch::Sender<Option<Outcome<T>>>>;
 /// Held only to look up, insert or remove; never across an await.
-type Table<K, T> = Arc<Mutex<HashMap<K, Telling<T>>>>;
+type Table<K, T, P> = Arc<Mutex<HashMap<K, Flight<T, P>>>>;
 
-/// The flights of one kind.
-pub(super) struct Flights<K, T> {
-    table: Table<K, T>,
+/// What a job has before its end, for those who can do with that: the last that it told.
+pub(super) type Early<P> = Arc<watch::Sender<Option<P>>>;
+
+/// A job under way.
+struct Flight<T, P> {
+    tell: Telling<T>,
+    early: Early<P>,
+}
+
+/// The flights of one kind. `P` is what their jobs tell before their end.
+pub(super) struct Flights<K, T, P = ()> {
+    table: Table<K, T, P>,
     /// Where jobs run: not on the threads that serve connections.
     runtime: Handle,
     /// A job goes on when nobody waits for it any more.
@@ -30,14 +39,14 @@ pub(super) struct Flights<K, T> {
 }
 
 /// Takes the flight off the table however its job ends, a panic included.
-struct Landing<K: Hash + Eq, T> {
-    table: Table<K, T>,
+struct Landing<K: Hash + Eq, T, P> {
+    table: Table<K, T, P>,
     key: K,
     /// It was taken off already.
     done: bool,
 }
 
-impl<K: Hash + Eq, T> Drop for Landing<K, T> {
+impl<K: Hash + Eq, T, P> Drop for Landing<K, T, P> {
     fn drop(&mut self) {
         if !self.done {
             lock(&self.table).remove(&self.key);
@@ -45,7 +54,7 @@ impl<K: Hash + Eq, T> Drop for Landing<K, T> {
     }
 }
 
-impl<K: Hash + Eq, T> Landing<K, T> {
+impl<K: Hash + Eq, T, P> Landing<K, T, P> {
     /// Takes the flight off the table if nobody waits for it. Nobody can board it after that.
     fn abandon(&mut self, tell: &Telling<T>) -> bool {
         let mut table = lock(&self.table);
@@ -57,10 +66,11 @@ impl<K: Hash + Eq, T> Landing<K, T> {
     }
 }
 
-impl<K, T> Flights<K, T>
+impl<K, T, P> Flights<K, T, P>
 where
     K: Hash + Eq + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
+    P: Clone + Send + Sync + 'static,
 {
     /// Jobs run on the runtime that this is called on.
     pub(super) fn new() -> Self {
@@ -85,8 +95,11 @@ where
     }
 
     /// Boards the job for `key` if one is under way, at once; starts none. What is returned waits for its outcome.
-    pub(super) fn joined(&self, key: &K) -> Option<impl Future<Output = Outcome<T>> + use<K, T>> {
-        let waiting = lock(&self.table).get(key)?.subscribe();
+    pub(super) fn joined(
+        &self,
+        key: &K,
+    ) -> Option<impl Future<Output = Outcome<T>> + use<K, T, P>> {
+        let waiting = lock(&self.table).get(key)?.tell.subscribe();
         Some(told(waiting))
     }
 
@@ -104,16 +117,57 @@ where
     where
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
-        told(self.board(key, job)?).await
+        told(self.board(key, |_| job())?.0).await
     }
 
-    fn board<F>(&self, key: K, job: impl FnOnce() -> F) -> Result<Waiting<T>, ImageError>
+    /// As [`Flights::join`]; what the job tells before its end is told to `early` meanwhile.
+    pub(super) async fn join_early<F>(
+        &self,
+        key: K,
+        early: &Early<P>,
+        job: impl FnOnce(Early<P>) -> F,
+    ) -> Outcome<T>
+    where
+        F: Future<Output = Outcome<T>> + Send + 'static,
+    {
+        let (waiting, mut news) = self.board(key, job)?;
+        let mut told = pin!(told(waiting));
+        // What was told before counts as new.
+        news.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut told => return outcome,
+                Ok(()) = news.changed() => {
+                    let new = news.borrow_and_update().clone();
+                    if new.is_some() {
+                        early.send_replace(new);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts `job` as the one for `key`, unless one is under way. Nobody waits for it.
+    pub(super) fn start<F>(&self, key: K, job: impl FnOnce() -> F)
+    where
+        F: Future<Output = Outcome<T>> + Send + 'static,
+    {
+        // One too many is one that is not started.
+        let _ = self.board(key, |_| job());
+    }
+
+    fn board<F>(
+        &self,
+        key: K,
+        job: impl FnOnce(Early<P>) -> F,
+    ) -> Result<(Waiting<T>, watch::Receiver<Option<P>>), ImageError>
     where
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
         let mut table = lock(&self.table);
-        if let Some(tell) = table.get(&key) {
-            return Ok(tell.subscribe());
+        if let Some(flight) = table.get(&key) {
+            return Ok((flight.tell.subscribe(), flight.early.subscribe()));
         }
         if table.len() >= MOST {
             return Err(ImageError::Busy(
@@ -122,13 +176,19 @@ where
         }
         let (tell, waiting) = watch::channel(None);
         let tell = Arc::new(tell);
-        table.insert(key.clone(), tell.clone());
+        let early = Early::new(watch::Sender::new(None));
+        let news = early.subscribe();
+        let flight = Flight {
+            tell: tell.clone(),
+            early: early.clone(),
+        };
+        table.insert(key.clone(), flight);
         let mut landing = Landing {
             table: self.table.clone(),
             key,
             done: false,
         };
-        let (job, outlives) = (job(), self.outlives);
+        let (job, outlives) = (job(early), self.outlives);
         self.runtime.spawn(async move {
             let mut job = pin!(job);
             let outcome = loop {
@@ -145,7 +205,7 @@ where
             drop(landing);
             tell.send_replace(Some(outcome));
         });
-        Ok(waiting)
+        Ok((waiting, news))
     }
 }
 
@@ -159,9 +219,9 @@ async fn told<T: Clone>(mut waiting: Waiting<T>) -> Outcome<T> {
     }
 }
 
-fn lock<K, T>(
-    table: &Mutex<HashMap<K, Telling<T>>>,
-) -> std::sync::MutexGuard<'_, HashMap<K, Telling<T>>> {
+fn lock<K, T, P>(
+    table: &Mutex<HashMap<K, Flight<T, P>>>,
+) -> std::sync::MutexGuard<'_, HashMap<K, Flight<T, P>>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -177,16 +237,42 @@ mod tests {
         assert!(flights.joined(&1).is_none());
         assert_eq!(flights.count(), 0);
         let (land, landing) = tokio::sync::oneshot::channel();
-        let first = flights.board(1, || async move {
+        let first = flights.board(1, |_| async move {
             landing.await.unwrap();
             Ok(7)
         });
         assert!(flights.joined(&2).is_none());
         let second = flights.joined(&1).unwrap();
         land.send(()).unwrap();
-        assert_eq!(told(first.unwrap()).await.unwrap(), 7);
+        assert_eq!(told(first.unwrap().0).await.unwrap(), 7);
         assert!(flights.joined(&1).is_none(), "it has ended");
         assert_eq!(second.await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn who_joins_hears_what_the_job_has_before_its_end_and_later_ones_hear_it_too() {
+        let flights = Flights::<u8, u32, u32>::new();
+        let (land, landing) = tokio::sync::oneshot::channel();
+        let job = |early: Early<u32>| async move {
+            early.send_replace(Some(1));
+            landing.await.unwrap();
+            Ok(2)
+        };
+        let [first, second] = [0, 0].map(|_| Early::new(watch::Sender::new(None)));
+        let mut heard = [first.subscribe(), second.subscribe()];
+        let none = |_| async { panic!("one is under way") };
+        let hear = async {
+            for heard in &mut heard {
+                assert_eq!(*heard.wait_for(Option::is_some).await.unwrap(), Some(1));
+            }
+            land.send(()).unwrap();
+        };
+        let (first, second, ()) = tokio::join!(
+            flights.join_early(1, &first, job),
+            flights.join_early(1, &second, none),
+            hear
+        );
+        assert_eq!((first.unwrap(), second.unwrap()), (2, 2));
     }
 
     #[tokio::test]

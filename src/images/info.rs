@@ -52,6 +52,11 @@ impl ViewInfo {
     pub fn is_current(&self, now: Instant) -> bool {
         self.lasts.is_current(now)
     }
+
+    /// Whether it was given for its request alone: what is answered with it is not to be remembered.
+    pub fn is_passing(&self) -> bool {
+        self.lasts.has_ended()
+    }
 }
 
 impl Policy {

@@ -46,6 +46,18 @@ impl Lasts {
         true
     }
 
+    /// Never of use again.
+    pub(super) fn ended() -> Lasts {
+        Lasts {
+            ended: AtomicBool::new(true),
+            ..Lasts::for_ever()
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
     pub(super) fn end(&self) {
         self.ended.store(true, Relaxed);
     }

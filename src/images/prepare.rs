@@ -5,10 +5,11 @@
 mod documents;
 mod files;
 mod layers;
+mod upper;
 
 use super::ImageError;
 use super::fetch::Fetcher;
-use super::flight::Flights;
+use super::flight::{Early, Flights};
 use super::ledger::{Ledger, blocking};
 use super::memory::Failures;
 use super::policy::Policy;
@@ -30,11 +31,14 @@ pub(super) use files::chain_key;
 use files::tree_key;
 use std::sync::Arc;
 use std::time::Duration;
+pub(super) use upper::Upper;
 
 /// Rounds of "join the flight of another repository, then show that we may".
 const ROUNDS: usize = 4;
 /// Attempts to write a side pack while older writers need the space.
 const SIDE_PACK_ATTEMPTS: u32 = 8;
+/// How long nothing is shown early of an image whose layers could not all be had.
+const SUSPECT_LASTS: Duration = Duration::from_secs(60);
 /// How long a fault of verified bytes is remembered.
 const FAULT_LASTS: Duration = Duration::from_secs(600);
 
@@ -85,6 +89,9 @@ pub(super) struct Preparer {
     sites: Sites,
     /// By the key of the merged index: what its layers decide, whoever has them.
     unmergeable: Failures<Key>,
+    /// Images whose layers could not all be had, by the digest of the manifest: who asks again is to hear
+    /// of that, and not to get what upper layers have.
+    suspects: Failures<(Repository, Digest)>,
 }
 
 impl Preparer {
@@ -109,16 +116,19 @@ impl Preparer {
             faults: Failures::new(FAULT_LASTS),
             sites: Sites::default(),
             unmergeable: Failures::new(FAULT_LASTS),
+            suspects: Failures::new(SUSPECT_LASTS),
         }
     }
 
     /// The image by that digest (of a manifest or an index), with its packs leased. `reference` is what was asked for: its
-    /// repository counts, the rest is for the log.
+    /// repository counts, the rest is for the log. `early` is told of its upper layers while others arrive, where
+    /// their files are served as they are.
     pub(super) async fn prepare(
         self: &Arc<Self>,
         reference: &Reference,
         digest: Digest,
         policy: &Policy,
+        early: &Early<Arc<Upper>>,
     ) -> Result<Prepared, ImageError> {
         let repository = &reference.repository;
         let image = self.image(repository, digest).await.inspect_err(
@@ -130,7 +140,15 @@ impl Preparer {
             tracing::warn!(%repository, digest = %image.digest, layers = image.layers.len(), "only the first layer is served, see `layers`");
         }
         let wanted = image.wanted(repository, &policy.repo.layers)?;
-        let base = self.files(reference, &wanted).await?;
+        let suspect = (repository.clone(), image.digest);
+        let is_shown = policy.rules.is_none() && self.suspects.get(&suspect).is_none();
+        let show = |layers: Vec<Lease<Pack>>| {
+            if is_shown {
+                early.send_replace(Some(Arc::new(Upper::new(&image, layers))));
+            }
+        };
+        let files = self.files(reference, &wanted, &show).await;
+        let base = files.inspect_err(|error| self.suspects.put(suspect, error.clone()))?;
         let modified = match &policy.rules {
             None => None,
             Some(_) => Some(self.modified(&base, policy).await?),

@@ -9,7 +9,7 @@ use super::view::{FileNode, Files, file_at};
 use crate::blobspace::Lease;
 use crate::config::SiteConfig;
 use crate::digest::Digest;
-use crate::pack::Pack;
+use crate::pack::{Pack, ResolveError};
 use crate::reference::{Reference, Repository};
 use crate::rules::{self, Fault, Headers, Redirects, Rules};
 use std::collections::HashMap;
@@ -118,12 +118,8 @@ impl Place {
         Ok(rules)
     }
 
-    fn file(&self, below: &str) -> Option<FileNode> {
-        let mut path = self.workdir.clone();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(below.as_bytes());
+    fn file(&self, path: &str) -> Option<FileNode> {
+        let path = below(&self.workdir, path);
         file_at(&self.base, self.modified.as_ref(), &path)
     }
 
@@ -158,6 +154,31 @@ impl Place {
             tracing::warn!(%reference, "{name}:{fault}");
         }
     }
+}
+
+/// Whether these files say, whatever layers may lie below them, what [`Sites::rules`] asks them.
+pub(super) fn is_decided(site: &SiteConfig, workdir: &[u8], base: &Files) -> bool {
+    let named = [&site.spa_fallback, &site.not_found_page];
+    let named = named.into_iter().filter_map(|path| path.as_deref());
+    let read = [
+        (site.redirects_file, rules::REDIRECTS),
+        (site.headers_file, rules::HEADERS),
+    ];
+    let read = read.into_iter().filter_map(|(is, path)| is.then_some(path));
+    let undecided = Err(ResolveError::Below);
+    named
+        .chain(read)
+        .all(|path| base.resolve(&below(workdir, path)).map(drop) != undecided)
+}
+
+/// A path from the image's root.
+fn below(workdir: &[u8], path: &str) -> Vec<u8> {
+    let mut whole = workdir.to_vec();
+    if !whole.is_empty() {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(path.as_bytes());
+    whole
 }
 
 fn text(path: &[u8]) -> String {

@@ -81,6 +81,7 @@ impl View {
     ///
     /// # Errors
     /// [`ResolveError::NotFound`] also for what is there and never served: devices, fifos, sockets.
+    /// [`ResolveError::Below`] only from a view of upper layers, see [`super::Images::get_early`].
     pub fn find(&self, path: &[u8]) -> Result<Node, ResolveError> {
         let entry = self.base.resolve(path)?;
         match entry.kind {
@@ -112,29 +113,63 @@ impl View {
         let Some(there) = there else {
             return suffixes.map(|_| None);
         };
-        let mut name = Vec::with_capacity(there.path.len().max(path.len()) + 8);
+        let names = self.names(path, &there);
         suffixes.map(|suffix| {
-            name.clear();
-            name.extend_from_slice(there.path);
-            name.extend_from_slice(suffix.as_bytes());
-            let mut found = self.base.lookup(&name);
-            if found.is_none() && there.path != path {
-                name.clear();
-                name.extend_from_slice(path);
-                name.extend_from_slice(suffix.as_bytes());
-                found = self.base.resolve(&name).ok();
-            }
-            if found.is_some_and(|it| it.kind == Kind::Symlink) {
-                found = self.base.resolve(&name).ok();
-            }
-            let file = found.filter(|it| it.kind == Kind::File && !self.modifies(it))?;
-            // Of a lower layer than the file: made of what the file was there.
-            if file.source < there.source {
-                return None;
-            }
-            let holder = self.base.holder(&file)?;
-            Some(FileNode::new(holder, &file, Some(file.mtime)))
+            let mut names = names.iter().flatten().map(|name| suffixed(name, suffix));
+            names.find_map(|name| self.sidecar(&name, &there))
         })
+    }
+
+    /// Whether [`View::beside`] says what it would say with the layers that are still to come. Where
+    /// none is here for a name, theirs makes no difference: it is of a lower layer than the file.
+    pub fn decides_beside<const N: usize>(&self, path: &[u8], suffixes: [&str; N]) -> bool {
+        let Ok(there) = self.base.resolve(path) else {
+            return false;
+        };
+        let names = self.names(path, &there);
+        suffixes.iter().all(|suffix| {
+            let mut names = names.iter().flatten().map(|name| suffixed(name, suffix));
+            names.all(|name| {
+                let found = self.base.lookup(&name);
+                !found.is_some_and(|it| it.kind == Kind::Symlink)
+                    || self.base.resolve(&name).map(drop) != Err(ResolveError::Below)
+            })
+        })
+    }
+
+    /// What sidecars have before their suffix: the file's own path, and the one of the link to it.
+    fn names(&self, path: &[u8], there: &Entry<'_>) -> [Option<Vec<u8>>; 2] {
+        let link = (there.path != path).then(|| {
+            let slash = path.iter().rposition(|byte| *byte == b'/');
+            let (above, name) = match slash {
+                Some(slash) => (&path[..slash], &path[slash + 1..]),
+                None => (&[][..], path),
+            };
+            let mut link = self.base.resolve(above).ok()?.path.to_vec();
+            if !link.is_empty() {
+                link.push(b'/');
+            }
+            link.extend_from_slice(name);
+            Some(link)
+        });
+        [Some(there.path.to_vec()), link.flatten()]
+    }
+
+    /// The file of that name, its parents being no links. Not one of a lower layer than the file that it is to
+    /// stand for: it was made of what that was there.
+    fn sidecar(&self, name: &[u8], of: &Entry<'_>) -> Option<FileNode> {
+        let mut file = self.base.lookup(name).filter(|it| it.source >= of.source)?;
+        if file.kind == Kind::Symlink {
+            file = self.base.resolve(name).ok()?;
+        }
+        if file.kind != Kind::File || file.source < of.source || self.modifies(&file) {
+            return None;
+        }
+        Some(FileNode::new(
+            self.base.holder(&file)?,
+            &file,
+            Some(file.mtime),
+        ))
     }
 
     fn modifies(&self, entry: &Entry<'_>) -> bool {
@@ -340,6 +375,12 @@ impl DirectoryNode {
             mode: target.mode,
         })
     }
+}
+
+fn suffixed(name: &[u8], suffix: &str) -> Vec<u8> {
+    let mut name = name.to_vec();
+    name.extend_from_slice(suffix.as_bytes());
+    name
 }
 
 /// Part of a mapping, as an owner of bytes: keeps the lease while anyone holds the bytes.

@@ -22,6 +22,8 @@ pub enum Fault {
     Bytes(Vec<u8>),
     /// Silence before the headers; None: for ever.
     StallBeforeHeaders(Option<Duration>),
+    /// Silence before the headers until the test says true.
+    Gate(tokio::sync::watch::Receiver<bool>),
     /// Silence after so many bytes of a body; None: for ever.
     StallAfter {
         /// Bytes sent before.

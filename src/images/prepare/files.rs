@@ -1,8 +1,9 @@
 //! From an image to the tree of its files: the layers that are wanted, fetched side by side, and their
 //! merged index where there are several.
 
+use super::upper::{Arrived, SHOWN_AFTER, reached};
 use super::{Image, ImageError, Preparer, SIDE_PACK_ATTEMPTS, unwritten};
-use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease};
+use crate::blobspace::{Blobspace, BlobspaceError, Key, Lease, Reservation};
 use crate::config::LayerSelection;
 use crate::digest::Digest;
 use crate::images::fetch::base_key;
@@ -11,13 +12,14 @@ use crate::images::select::select;
 use crate::images::view::Files;
 use crate::merge::{self, Tree, merge};
 use crate::oci::{self, Content, Descriptor};
-use crate::pack::{FORMAT_VERSION, Pack, PackError};
+use crate::pack::{FORMAT_VERSION, Pack, PackError, Summary};
 use crate::reference::{Reference, Repository};
 use crate::unpack::{Expected, Form};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Layers of one image that are asked for at once. How many of them are downloaded is for the pool to
 /// say.
@@ -99,11 +101,13 @@ fn form(content: Content) -> Option<Form> {
 
 impl Preparer {
     /// The tree of the layers. The first failure of a layer ends the fetching of the others,
-    /// unless other images wait for them.
+    /// unless other images wait for them. `show` gets the upper layers, base first, while lower ones
+    /// arrive.
     pub(super) async fn files(
         self: &Arc<Self>,
         reference: &Reference,
         wanted: &[Expected],
+        show: &(dyn Fn(Vec<Lease<Pack>>) + Send + Sync),
     ) -> Result<Files, ImageError> {
         if let [layer] = wanted {
             let pack = self.layer(reference, layer, None).await?;
@@ -130,16 +134,32 @@ impl Preparer {
                 Ok::<_, ImageError>((number, pack))
             }
         });
-        let fetched = fetches.buffer_unordered(AT_ONCE);
-        let mut layers: Vec<(usize, Lease<Pack>)> = fetched.try_collect().await?;
-        layers.sort_unstable_by_key(|(number, _)| *number);
-        let layers: Arc<[Lease<Pack>]> = layers.into_iter().map(|(_, pack)| pack).collect();
+        let mut fetched = fetches.buffer_unordered(AT_ONCE);
+        let mut arrived = Arrived::of(wanted.len());
+        let mut due: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                next = fetched.try_next() => match next? {
+                    Some((number, pack)) => arrived.put(number, pack),
+                    None => break,
+                },
+                () = reached(due) => {
+                    due = None;
+                    show(arrived.show());
+                }
+            }
+            if due.is_none() && arrived.is_worth_showing() {
+                due = Some(Instant::now() + SHOWN_AFTER);
+            }
+        }
+        let layers: Arc<[Lease<Pack>]> = arrived.show().into();
         let index = self.merged(&reference.repository, &layers).await?;
         Tree::merged(index, layers)
             .ok_or_else(|| ImageError::Internal("a merged index is of other layers".into()))
     }
 
-    /// The merged index of the layers, from disk or made.
+    /// The merged index of all layers, from disk or made.
     async fn merged(
         self: &Arc<Self>,
         repository: &Repository,
@@ -189,7 +209,7 @@ impl Preparer {
                 return Ok(index);
             }
             let (blobspace, key, layers) = (self.blobspace.clone(), key.clone(), layers.clone());
-            let write = blocking(move || write_index(&blobspace, &key, &layers, need));
+            let write = blocking(move || write_index(&blobspace, &key, merge, &layers, need));
             made = write.await.unwrap_or(made);
             if !matches!(made, Err(ImageError::Busy(_))) {
                 break;
@@ -200,10 +220,15 @@ impl Preparer {
     }
 }
 
+/// [`merge`], or [`merge::merge_upper`].
+pub(super) type Merge =
+    fn(&[Lease<Pack>], u64, Reservation<Pack>) -> Result<(Reservation<Pack>, Summary), PackError>;
+
 /// Blocking.
-fn write_index(
+pub(super) fn write_index(
     blobspace: &Arc<Blobspace<Pack>>,
     key: &Key,
+    merge: Merge,
     layers: &[Lease<Pack>],
     most_bytes: u64,
 ) -> Result<Lease<Pack>, ImageError> {

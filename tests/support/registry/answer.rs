@@ -77,6 +77,11 @@ async fn respond(inner: &Inner, method: &str, path: &str, headers: &HeaderMap) -
     match &fault {
         Some(Fault::StallBeforeHeaders(Some(hold))) => tokio::time::sleep(*hold).await,
         Some(Fault::StallBeforeHeaders(None)) => std::future::pending().await,
+        Some(Fault::Gate(open)) => {
+            let open = &mut open.clone();
+            // A test that has ended opens it, too.
+            let _ = open.wait_for(|open| *open).await;
+        }
         Some(Fault::Status { code, retry_after }) => {
             let mut response = plain(*code, "a fault that the test asked for");
             if let Some(seconds) = retry_after {
