@@ -500,8 +500,18 @@ async fn what_registries_say_wrong_is_told_in_a_line() {
         let text = answer.expect_error(502).text();
         assert!(text.contains(part) && text.contains(&digest), "{text}");
     }
-    let missing = registry.path("team/app:none", "/?manifest=1");
-    site.request("GET", &missing, &[]).await.expect_error(404);
+    let nobody = format!("sha256:{}", "0".repeat(64));
+    for version in [":none".to_owned(), format!("@{nobody}")] {
+        let missing = registry.path(&format!("team/app{version}"), "/?manifest=1");
+        site.request("GET", &missing, &[]).await.expect_error(404);
+        let asked = registry.requests();
+        site.request("GET", &missing, &[]).await.expect_error(404);
+        assert_eq!(
+            registry.requests(),
+            asked,
+            "the no is remembered: {version}"
+        );
+    }
     let forbidden = Site::start(&[&registry], json!({"allowAnyRepo": false})).await;
     let path = registry.path("team/app:v1", "/?manifest=1");
     forbidden.request("GET", &path, &[]).await.expect_error(403);
@@ -710,4 +720,41 @@ async fn a_layout_is_searched_for_what_refers_to_an_image() {
     );
     site.stop().await;
     std::fs::remove_file(&archive).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_are_asked_for_referrers_where_they_say_what_tags_mean() {
+    for mirror_tags in [false, true] {
+        let (registry, mirror) = (Registry::start().await, Registry::start().await);
+        let pushed = registry.push("team/app", "v1", &Image::page("hi"));
+        mirror.push("team/app", "v1", &Image::page("hi"));
+        let subject = (pushed.digest.as_str(), pushed.manifest.as_slice());
+        for (number, holder) in [&registry, &mirror, &mirror].into_iter().enumerate() {
+            let image = referrer(subject, SBOM, number);
+            holder.push("team/app", &format!("r{number}"), &image);
+            holder.list(Lists::Pages(1));
+        }
+        let mut settings = json!({"registries": {mirror.host(): mirror.settings()}});
+        let mut own = registry.settings();
+        own["mirrors"] = json!([mirror.host()]);
+        own["mirrorTags"] = json!(mirror_tags);
+        settings["registries"][registry.host()] = own;
+        settings["tagTtl"] = json!("1s");
+        let site = about(&registry, settings).await;
+        let path = registry.path(&format!("team/app@{}", pushed.digest), "/?referrers=1");
+        let expected = if mirror_tags { 2 } else { 1 };
+        assert_eq!(digests(&told(&site, &path).await).len(), expected);
+        let asked = mirror.log();
+        assert_eq!(asked.len(), if mirror_tags { 2 } else { 0 });
+        for one in &asked {
+            assert_eq!(one.path.matches("ns=").count(), 1, "{}", one.path);
+        }
+        // One that has no lists, or fails, is left for the next.
+        for lists in [Lists::Never, Lists::Status(500)] {
+            mirror.list(lists);
+            tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+            assert_eq!(digests(&told(&site, &path).await).len(), 1);
+        }
+        site.stop().await;
+    }
 }

@@ -14,13 +14,14 @@ use super::listing::Rendered;
 use super::repr_digest;
 use super::represent::{JSON, Representation};
 use super::serve::{self, Serve};
-use crate::images::{Ask, ImageError, ViewInfo};
+use crate::images::{About, Ask, ImageError, ViewInfo};
 use crate::reference::Reference;
 use http::Response;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What is asked about an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,12 +113,19 @@ impl Serve {
         match question {
             Question::Manifest => {
                 let (info, about) = self.images.about(reference, ask).await?;
-                Ok((info, rendered(about).await?))
+                let reference = reference.to_string();
+                let rendered = rendered(move || {
+                    json(&Manifest {
+                        reference: &reference,
+                        about: &about,
+                    })
+                });
+                Ok((info, rendered.await?))
             }
             Question::Referrers(artifact_type) => {
                 let asking = self.images.referrers(reference, ask, artifact_type);
                 let (info, referrers) = asking.await?;
-                Ok((info, rendered(referrers).await?))
+                Ok((info, rendered(move || json(&referrers)).await?))
             }
         }
     }
@@ -139,14 +147,31 @@ impl Serve {
     }
 }
 
-/// As JSON, for people too. Off the reactor: a manifest may have some megabytes.
-async fn rendered(value: impl Serialize + Send + 'static) -> Result<Rendered, ImageError> {
-    let text = tokio::task::spawn_blocking(move || {
-        let mut text = serde_json::to_string_pretty(&value)?;
-        text.push('\n');
-        Ok::<_, serde_json::Error>(Rendered::from(text))
-    });
-    match text.await {
+/// What is told of a manifest.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    /// As asked for, canonical.
+    reference: &'a str,
+    #[serde(flatten)]
+    about: &'a About,
+}
+
+/// Laid out, for people too.
+fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Off the reactor, and a few at once: a manifest may have some megabytes.
+async fn rendered(
+    write: impl FnOnce() -> serde_json::Result<String> + Send + 'static,
+) -> Result<Rendered, ImageError> {
+    static TURNS: Semaphore = Semaphore::const_new(4);
+    // It is never closed.
+    let _turn = TURNS.acquire().await.ok();
+    let text = tokio::task::spawn_blocking(move || write().map(Rendered::from)).await;
+    match text {
         Ok(Ok(rendered)) => Ok(rendered),
         _ => Err(ImageError::Internal("writing JSON ended abnormally".into())),
     }

@@ -8,7 +8,9 @@
 mod recent;
 
 use super::prepare::Resolved;
-use super::{Ask, ImageError, Images, Inner, KnownTag, Lasts, ViewInfo, policy::Policy, unknown};
+use super::{
+    Ask, ImageError, Images, Inner, KnownTag, Lasts, ViewInfo, ledger, policy::Policy, unknown,
+};
 use crate::digest::Digest;
 use crate::oci::{self, Description, Descriptor, ImageConfig, Referrer};
 use crate::reference::{Reference, Repository, Version};
@@ -24,42 +26,59 @@ use std::time::Duration;
 const MOST_REFERRERS: usize = 16 << 20;
 /// Bytes of tags that are remembered.
 const MOST_TAGS: usize = 2 << 20;
+/// Bytes of what manifests say that are remembered.
+const MOST_MANIFESTS: usize = 8 << 20;
+/// How long they are. What a digest means does not change; whether it is here does.
+const MANIFEST_LASTS: Duration = Duration::from_secs(60);
 
 /// What was asked about images lately.
 pub(super) struct Abouts {
     /// What a tag means: of a manifest or an index. The ledger has what was also prepared.
     tags: Recent<Reference, Digest>,
+    /// By the digest of a manifest or an index; with the digest of the manifest.
+    manifests: Recent<(Repository, Digest), (Digest, Arc<About>)>,
     referrers: Recent<(Repository, Digest), Arc<Vec<Referrer>>>,
 }
 
 impl Abouts {
     pub(super) fn new(tag_ttl: Duration, stale_if_error: Duration) -> Abouts {
         let weigh_tag = |_: &Digest| 256;
-        let weigh_list = |list: &Arc<Vec<Referrer>>| 256 + list.iter().map(weight).sum::<usize>();
+        let weigh_list = |list: &Arc<Vec<Referrer>>| {
+            let each = list.iter().map(|one| {
+                let Descriptor {
+                    media_type,
+                    annotations,
+                    ..
+                } = &one.descriptor;
+                256 + media_type.len() + weight(annotations)
+            });
+            256 + each.sum::<usize>()
+        };
+        let weigh_manifest = |(_, about): &(Digest, Arc<About>)| about.weight();
+        let (lasts, most) = (MANIFEST_LASTS, MOST_MANIFESTS);
         Abouts {
             tags: Recent::new(tag_ttl, stale_if_error, MOST_TAGS, weigh_tag),
+            manifests: Recent::new(lasts, Duration::ZERO, most, weigh_manifest),
             referrers: Recent::new(tag_ttl, stale_if_error, MOST_REFERRERS, weigh_list),
         }
     }
+
+    /// The tag is gone, or not for us.
+    pub(super) fn forget(&self, tag: &Reference) {
+        self.tags.forget(tag);
+    }
 }
 
-fn weight(referrer: &Referrer) -> usize {
-    let Descriptor {
-        media_type,
-        annotations,
-        ..
-    } = &referrer.descriptor;
-    let annotations = annotations.iter();
-    let annotations = annotations.map(|(name, value)| 64 + name.len() + value.len());
-    256 + media_type.len() + annotations.sum::<usize>()
+fn weight(annotations: &BTreeMap<String, String>) -> usize {
+    let each = annotations.iter();
+    each.map(|(name, value)| 64 + name.len() + value.len())
+        .sum()
 }
 
 /// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
-    /// As asked for, canonical.
-    pub reference: String,
     /// Of the manifest.
     pub digest: String,
     /// Of the manifest.
@@ -163,6 +182,26 @@ pub struct AboutReferrer {
     pub artifact_type: Option<String>,
 }
 
+impl Named {
+    fn weight(&self) -> usize {
+        256 + self.media_type.len() + weight(&self.annotations)
+    }
+}
+
+impl About {
+    /// Bytes in memory, about.
+    fn weight(&self) -> usize {
+        let subject = self.subject.as_ref().map_or(0, Named::weight);
+        let indexes = self.indexes.iter().map(|index| {
+            let subject = index.subject.as_ref().map_or(0, Named::weight);
+            512 + subject + weight(&index.annotations) + index.entry.named.weight()
+        });
+        let layers = self.layers.iter().map(|layer| 128 + layer.named.weight());
+        let named = self.config.weight() + subject + indexes.chain(layers).sum::<usize>();
+        512 + self.media_type.len() + weight(&self.annotations) + named
+    }
+}
+
 impl From<&Descriptor> for Named {
     fn from(descriptor: &Descriptor) -> Named {
         Named {
@@ -189,7 +228,7 @@ impl Images {
         &self,
         reference: &Reference,
         ask: Ask,
-    ) -> Result<(Arc<ViewInfo>, About), ImageError> {
+    ) -> Result<(Arc<ViewInfo>, Arc<About>), ImageError> {
         self.unless_draining(self.0.about(reference, ask)).await
     }
 
@@ -213,28 +252,41 @@ impl Inner {
         self: &Arc<Self>,
         reference: &Reference,
         ask: Ask,
-    ) -> Result<(Arc<ViewInfo>, About), ImageError> {
+    ) -> Result<(Arc<ViewInfo>, Arc<About>), ImageError> {
         let (policy, digest) = self.meant(reference, ask).await?;
+        let repository = &reference.repository;
+        let exact = Reference {
+            repository: repository.clone(),
+            version: Version::Digest(digest),
+        };
+        let key = (repository.clone(), digest);
         if ask == Ask::ReadOnly {
-            let flight = self.digests.joined(&(reference.repository.clone(), digest));
-            if !self.preparer.is_known(&reference.repository, digest).await {
+            let flight = self.digests.joined(&key);
+            if !self.preparer.is_known(repository, digest).await {
                 flight.ok_or_else(|| unknown(reference))?.await?;
             }
+        } else if let Some(error) = self.missing.get(&exact) {
+            return Err(error);
         }
-        let resolved = self
-            .preparer
-            .resolved(&reference.repository, digest)
-            .await?;
-        let info = info(&policy, reference, resolved.digest, &resolved.config());
-        let (asked, repository) = (reference.to_string(), reference.repository.clone());
-        // Some megabytes of JSON, perhaps.
-        let described = super::ledger::blocking(move || describe(asked, &repository, &resolved));
-        let described = described.await.unwrap_or_else(|| {
-            Err(ImageError::Internal(
-                "reading a manifest ended abnormally".into(),
-            ))
-        });
-        Ok((info, described?))
+        let (preparer, of) = (self.preparer.clone(), repository.clone());
+        let telling = || async move {
+            let resolved = preparer.resolved(&of, digest).await?;
+            let manifest = resolved.digest;
+            // Some megabytes of JSON, perhaps.
+            let described = ledger::blocking(move || describe(&of, &resolved)).await;
+            let described = described.unwrap_or_else(|| {
+                Err(ImageError::Internal(
+                    "reading a manifest ended abnormally".into(),
+                ))
+            });
+            Ok((manifest, Arc::new(described?)))
+        };
+        let told = self.abouts.manifests.get(key, telling).await;
+        if let Err(error @ ImageError::NotFound(_)) = &told {
+            self.missing.put(exact, error.clone());
+        }
+        let (manifest, about) = told?;
+        Ok((info(&policy, reference, manifest), about))
     }
 
     async fn referrers(
@@ -273,8 +325,7 @@ impl Inner {
             referrers: referrers.collect(),
             artifact_type,
         };
-        let info = info(&policy, reference, digest, &ImageConfig::default());
-        Ok((info, about))
+        Ok((info(&policy, reference, digest), about))
     }
 
     /// What the reference means: a manifest or an index.
@@ -343,22 +394,15 @@ impl Inner {
 }
 
 /// What decides how an answer about the reference is sent.
-fn info(
-    policy: &Policy,
-    reference: &Reference,
-    digest: Digest,
-    config: &ImageConfig,
-) -> Arc<ViewInfo> {
+fn info(policy: &Policy, reference: &Reference, digest: Digest) -> Arc<ViewInfo> {
+    // Nothing is served out of its files.
+    let (config, rules) = (ImageConfig::default(), Arc::new(Rules::default()));
     let lasts = Lasts::until(Duration::ZERO);
-    Arc::new(policy.info(reference, digest, config, Arc::new(Rules::default()), lasts))
+    Arc::new(policy.info(reference, digest, &config, rules, lasts))
 }
 
 /// What the documents say.
-fn describe(
-    reference: String,
-    repository: &Repository,
-    resolved: &Resolved,
-) -> Result<About, ImageError> {
+fn describe(repository: &Repository, resolved: &Resolved) -> Result<About, ImageError> {
     let said = |digest: &Digest, bytes: &[u8]| -> Result<Description, ImageError> {
         oci::describe(bytes).map_err(|error| {
             ImageError::Wrong(format!("manifest {digest} of `{repository}`: {error}").into())
@@ -398,7 +442,6 @@ fn describe(
     let diff_ids = resolved.config().diff_ids;
     let layers = resolved.manifest.layers.iter().enumerate();
     Ok(About {
-        reference,
         digest: resolved.digest.to_string(),
         artifact_type: manifest.kind().map(str::to_owned),
         media_type: manifest.media_type,

@@ -173,6 +173,7 @@ impl Inner {
     /// The tag is gone, or not for us.
     pub(super) async fn forget(&self, reference: &Reference) {
         self.end_view(reference);
+        self.abouts.forget(reference);
         self.preparer.ledger.remove_tag(reference).await;
         let (names, reference) = (self.names.clone(), reference.clone());
         ledger::blocking(move || names.remove(&reference)).await;

@@ -118,6 +118,11 @@ where
         known.put(key, Answer { value, asked, due });
     }
 
+    /// It is known no longer.
+    pub(super) fn forget(&self, key: &K) {
+        lock(&self.known).remove(key);
+    }
+
     /// What is known if it is not due, else what `ask` says, or for want of that what was known before.
     /// What a registry denies is known no longer.
     pub(super) async fn get<F>(&self, key: K, ask: impl FnOnce() -> F) -> Result<V, ImageError>
@@ -253,6 +258,8 @@ mod tests {
         assert_eq!(recent.get(1, || async { Ok(9) }).await.unwrap(), 5);
         recent.learn(1, 6, Duration::from_secs(1));
         assert_eq!(recent.get(1, || async { Ok(9) }).await.unwrap(), 6);
+        recent.forget(&1);
+        assert_eq!(recent.get(1, || async { Ok(9) }).await.unwrap(), 9);
         recent.learn(2, 6, Duration::from_secs(60));
         assert_eq!(recent.get(2, || async { Ok(9) }).await.unwrap(), 9, "due");
         for key in 0..1000 {
