@@ -262,6 +262,11 @@ impl<C: Content> Blobspace<C> {
     pub fn reserve(self: &Arc<Self>, key: &Key) -> Result<Reservation<C>, BlobspaceError> {
         self.space.reserve(key)
     }
+    /// Whether so many bytes more can be had while these packs (those of them that are here) stay: asks nobody to go,
+    /// reserves nothing. An error is for as long as no pin ends.
+    pub fn check_room(&self, packs: &[Key], more: u64) -> Result<(), BlobspaceError> {
+        self.space.check_room(packs, more)
+    }
     /// Removes a pack that was found bad (a page that cannot be read), with its side packs.
     /// No weak lease on it can be upgraded any more; its bytes count until the last lease ends.
     pub fn discard(&self, key: &Key) {
@@ -292,6 +297,14 @@ impl<C: Content> Blobspace<C> {
     /// [`Blobspace::record`] that is no use of the record, and removes nothing.
     pub fn peek_record(&self, kind: RecordKind, name: &str) -> Option<Vec<u8>> {
         self.space.peek_record(kind, name)
+    }
+    /// Last use of a record, microseconds since 1970. No use of it. None: there is none of that name.
+    pub fn record_use(&self, kind: RecordKind, name: &str) -> Option<u64> {
+        self.space.record_use(kind, name)
+    }
+    /// The record was used at that time (microseconds since 1970); its last use never moves back.
+    pub fn touch_record(&self, kind: RecordKind, name: &str, at: u64) {
+        self.space.touch_record(kind, name, at);
     }
     /// What is known of a sealed pack without opening it. No use of it.
     pub fn facts(&self, key: &Key) -> Option<PackFacts> {

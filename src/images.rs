@@ -276,6 +276,11 @@ impl Images {
         self.0.origins.find(label).await
     }
 
+    /// Writes down when images were used last, so that a start knows. Blocking.
+    pub fn write_uses(&self) {
+        self.0.write_uses();
+    }
+
     /// Computes the SHA-256 of files.
     pub fn integrity(&self) -> &Integrity {
         &self.0.integrity
@@ -393,7 +398,7 @@ impl Inner {
         let prepared = self
             .prepared(reference, policy, known.digest, early)
             .await?;
-        self.note(reference, known.digest, &prepared).await;
+        self.note(reference, policy, known.digest, &prepared).await;
         Ok(self.remember(reference, policy, &prepared, Some((known.validated, fresh))))
     }
 
@@ -440,7 +445,7 @@ impl Inner {
                 },
             )
             .await;
-        self.note(reference, digest, &prepared).await;
+        self.note(reference, policy, digest, &prepared).await;
         Ok(self.remember(reference, policy, &prepared, Some((asked, self.tag_ttl))))
     }
 
@@ -490,7 +495,7 @@ impl Inner {
             self.missing.put(exact, error.clone());
         }
         if let Ok(prepared) = &outcome {
-            self.note(reference, digest, prepared).await;
+            self.note(reference, policy, digest, prepared).await;
         }
         let fresh = match reference.version {
             Version::Digest(_) => None,

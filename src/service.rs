@@ -27,6 +27,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
+/// Every so many times, last uses of images are written down too.
+const USES: u64 = 60;
 
 /// A running service. Dropping it does not stop it; see [`Service::stop`].
 pub struct Service {
@@ -193,12 +195,13 @@ impl Service {
             // It has let go of all it has, the control socket for one; that it was aborted is no news.
             let _ = task.await;
         }
-        let blobspace = self.blobspace;
+        let (blobspace, images) = (self.blobspace, self.images);
         let access_log = self.access_log;
         let closing = move || {
             if let Some(access_log) = access_log {
                 access_log.close(LAST_LINES);
             }
+            images.write_uses();
             blobspace.close();
         };
         if let Err(error) = tokio::task::spawn_blocking(closing).await {
@@ -266,13 +269,22 @@ async fn gauges(metrics: Arc<Metrics>, images: Images, blobspace: Arc<Blobspace<
     // Not at once: a start has better to do.
     let first = tokio::time::Instant::now() + GAUGES;
     let mut every = tokio::time::interval_at(first, GAUGES);
+    let mut ticks = 0u64;
     loop {
         every.tick().await;
         let (flights, queued) = images.activity();
         metrics.activity(flights, queued);
-        let blobspace = blobspace.clone();
+        ticks += 1;
+        let (blobspace, images) = (blobspace.clone(), images.clone());
+        let write_uses = ticks.is_multiple_of(USES);
+        let look = move || {
+            if write_uses {
+                images.write_uses();
+            }
+            blobspace.usage()
+        };
         // It waits for whoever changes names on disk.
-        if let Ok(usage) = tokio::task::spawn_blocking(move || blobspace.usage()).await {
+        if let Ok(usage) = tokio::task::spawn_blocking(look).await {
             metrics.blobspace(&usage);
         }
     }

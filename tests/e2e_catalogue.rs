@@ -4,55 +4,10 @@
 mod support;
 use serde_json::Value;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use support::commands::{Commands, id_of};
 use support::*;
 
 const MIB: usize = 1 << 20;
-
-/// A configuration file that names the site's blobspace, and a directory to keep it in.
-struct Commands {
-    _directory: tempfile::TempDir,
-    config: PathBuf,
-}
-
-impl Commands {
-    fn on(own: &Path) -> Commands {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("config.json");
-        let location = own.parent().unwrap();
-        let text =
-            json!({"blobserve": {"allowAnyRepo": true, "blobSpace": {"location": location}}});
-        std::fs::write(&config, text.to_string()).unwrap();
-        Commands {
-            _directory: directory,
-            config,
-        }
-    }
-    fn text(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let config = self.config.to_string_lossy();
-        let all = [arguments, &["--config", &config]].concat();
-        process::Process::run(&all)
-    }
-    fn done(&self, arguments: &[&str]) -> String {
-        let (code, text) = self.text(arguments);
-        assert_eq!(code, Some(0), "{arguments:?}: {text}");
-        text
-    }
-    fn refused(&self, arguments: &[&str]) -> String {
-        let (code, text) = self.text(arguments);
-        assert_eq!(code, Some(1), "{arguments:?}: {text}");
-        text
-    }
-    fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.done(&[arguments, &["--json"]].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-    }
-}
-
-fn id_of(built: &image::Built) -> String {
-    let manifest: Value = serde_json::from_slice(&built.manifest).unwrap();
-    manifest["config"]["digest"].as_str().unwrap().to_owned()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_are_listed_and_shown_alike_with_the_server_and_without() {

@@ -8,7 +8,7 @@ use super::records;
 use super::space::{Space, State};
 use super::{BlobspaceError, Content, Key, RecordKind};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -94,6 +94,17 @@ impl<C: Content> State<C> {
     pub(super) fn pinned(&self) -> u64 {
         let here = self.pins.packs.iter().filter_map(|key| self.table.get(key));
         here.map(|entry| entry.stored.bytes.load(Relaxed)).sum()
+    }
+
+    /// Bytes of what is pinned, records too, without these packs.
+    pub(super) fn pinned_beside(&self, packs: &BTreeSet<&Key>) -> u64 {
+        let others = self.pins.packs.iter().filter(|key| !packs.contains(key));
+        let here = others.filter_map(|key| self.table.get(key));
+        let bytes: u64 = here.map(|entry| entry.stored.bytes.load(Relaxed)).sum();
+        let pins = self.pins.all.keys();
+        let pins = pins.map(|name| (RecordKind::Pin, Box::from(name.as_str())));
+        let records = pins.chain(self.pins.records.iter().cloned());
+        bytes + records.map(|of| self.records.bytes_of(&of)).sum::<u64>()
     }
 }
 

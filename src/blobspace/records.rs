@@ -53,6 +53,10 @@ impl RecordIndex {
     fn get_mut(&mut self, kind: RecordKind, name: &str) -> Option<&mut Record> {
         self.map.get_mut(&(kind, Box::from(name)))
     }
+    /// Bytes of a record on disk; 0: there is none.
+    pub(super) fn bytes_of(&self, of: &(RecordKind, Box<str>)) -> u64 {
+        self.map.get(of).map_or(0, |record| record.bytes)
+    }
     fn insert(&mut self, kind: RecordKind, name: &str, bytes: u64, last_use: u64, written: u64) {
         self.next_generation += 1;
         let record = Record {
@@ -161,6 +165,21 @@ impl<C: Content> Space<C> {
         let mut file = disk::open(&self.record_path(kind, name)).ok()?;
         file.read_to_end(&mut bytes).ok()?;
         body(&bytes).map(<[u8]>::to_vec)
+    }
+
+    /// See [`super::Blobspace::record_use`].
+    pub(super) fn record_use(&self, kind: RecordKind, name: &str) -> Option<u64> {
+        let mut state = self.when_records_known(self.lock());
+        Some(state.records.get_mut(kind, name)?.last_use)
+    }
+
+    /// See [`super::Blobspace::touch_record`].
+    pub(super) fn touch_record(&self, kind: RecordKind, name: &str, at: u64) {
+        let at = at.min(self.clock.advance());
+        let mut state = self.when_records_known(self.lock());
+        if let Some(record) = state.records.get_mut(kind, name) {
+            record.last_use = record.last_use.max(at);
+        }
     }
 
     /// See [`super::Blobspace::put_record`].

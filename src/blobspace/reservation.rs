@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Space, and a file under a temporary name. `Write` takes more space as it needs it (steps that
 /// double, up to 16 MiB; a [`BlobspaceError`] is inside the io::Error, see [`BlobspaceError::of`]).
@@ -25,6 +25,8 @@ pub struct Reservation<C: Content> {
     length: u64,
     reserved: u64,
     yields: Arc<AtomicBool>,
+    /// See [`Reservation::expect`].
+    ahead: Arc<AtomicU64>,
     /// The file lies under its final name.
     renamed: bool,
 }
@@ -56,6 +58,7 @@ impl<C: Content> Space<C> {
             length: 0,
             reserved: 0,
             yields,
+            ahead: Arc::default(),
             renamed: false,
         };
         if baseless {
@@ -71,13 +74,20 @@ impl<C: Content> Reservation<C> {
         self.length
     }
 
+    /// Bytes that will be written beyond those that were, at least; whoever knows keeps the number up to date. So
+    /// what cannot fit is refused before others are evicted for it.
+    pub fn expect(&mut self, ahead: Arc<AtomicU64>) {
+        self.ahead = ahead;
+    }
+
     fn write_some(&mut self, bytes: &[u8]) -> Result<usize, BlobspaceError> {
         if self.yields.load(Relaxed) {
             return Err(BlobspaceError::Contended);
         }
         let need = disk::blocks(self.length + bytes.len() as u64);
         if need > self.reserved {
-            self.reserved = self.space.grow(self.number, need)?;
+            let ahead = self.ahead.load(Relaxed);
+            self.reserved = self.space.grow(self.number, need, ahead)?;
         }
         let Some(file) = &self.file else {
             return Err(BlobspaceError::Contended);
@@ -108,7 +118,7 @@ impl<C: Content> Reservation<C> {
             .map_err(|e| failed("cannot read", &self.path, &e))?;
         let bytes = disk::bytes_on_disk(&found);
         if bytes > self.reserved {
-            self.reserved = self.space.grow(self.number, bytes)?;
+            self.reserved = self.space.grow(self.number, bytes, 0)?;
         }
         // 2. Open, so that what cannot be opened never gets the name.
         let content = C::open(file).map_err(|e| {

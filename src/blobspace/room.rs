@@ -4,12 +4,17 @@
 //! used for a while; packs that are read (no more of them than are needed; their bytes come back
 //! when their leases end, so the writer waits); the youngest writers. A writer that is itself the youngest
 //! is told so at once ([`BlobspaceError::Contended`]).
+//!
+//! Before anybody has to go: a writer that cannot fit beside what is never evicted (pins, its own base) is told
+//! so, counting what it has said is still to come. So a layer that outgrows the bound while it is unpacked stops
+//! where that is certain, not where all others are gone.
 
 use super::disk;
+use super::key::Key;
 use super::lru;
 use super::space::{Evicted, Space, State};
 use super::{BlobspaceError, Content};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{MutexGuard, PoisonError};
@@ -80,11 +85,10 @@ impl<C: Content> Space<C> {
         state
     }
 
-    /// Gives a writer at least `need` bytes in all, blocking. Returns what it has then.
-    pub(super) fn grow(&self, number: u64, need: u64) -> Result<u64, BlobspaceError> {
-        if need > self.bound {
-            return Err(BlobspaceError::LargerThanBound { bound: self.bound });
-        }
+    /// Gives a writer at least `need` bytes in all, blocking. Returns what it has then. `ahead`: bytes that it
+    /// will need beyond those, at least.
+    pub(super) fn grow(&self, number: u64, need: u64, ahead: u64) -> Result<u64, BlobspaceError> {
+        let in_all = need.saturating_add(ahead);
         let since = Instant::now();
         let patience = self.tuning.space_wait;
         loop {
@@ -98,8 +102,8 @@ impl<C: Content> Space<C> {
                 return Err(BlobspaceError::Contended);
             }
             let have = me.reserved;
-            self.check_base_fits(&state, number, need)?;
-            check_pinned_leave(&state, self.bound, need)?;
+            let base = me.base.as_slice();
+            state.check_fits(self.bound, base, in_all)?;
             let want = with_step(self.bound, have, need);
             let free = self.bound.saturating_sub(state.used());
             if have + free >= need {
@@ -148,24 +152,10 @@ impl<C: Content> Space<C> {
         }
     }
 
-    /// A side pack's base must stay while it is made: together they have to fit.
-    fn check_base_fits(
-        &self,
-        state: &State<C>,
-        number: u64,
-        need: u64,
-    ) -> Result<(), BlobspaceError> {
-        let base = state
-            .writers
-            .get(&number)
-            .and_then(|me| me.base.as_ref())
-            .and_then(|base| state.table.get(base));
-        match base {
-            Some(base) if base.stored.bytes.load(Relaxed).saturating_add(need) > self.bound => {
-                Err(BlobspaceError::LargerThanBound { bound: self.bound })
-            }
-            _ => Ok(()),
-        }
+    /// See [`super::Blobspace::check_room`].
+    pub(super) fn check_room(&self, packs: &[Key], more: u64) -> Result<(), BlobspaceError> {
+        let state = self.when_records_known(self.lock());
+        state.check_fits(self.bound, packs, more)
     }
 
     /// Nothing idle is left: evicts packs that are read, and tells younger writers to give way,
@@ -259,7 +249,7 @@ impl<C: Content> Space<C> {
                 let missing = short - state.falling;
                 let gone = self.evict_packs(&mut state, missing, Spare::Leased, &mut evicted);
                 if gone == 0 && self.evict_records(&mut state, missing) == 0 {
-                    check_pinned_leave(&state, self.bound, bytes)?;
+                    state.check_fits(self.bound, &[], bytes)?;
                     return Err(BlobspaceError::Full(
                         "readers and writers hold all of maxSizeBytes".into(),
                     ));
@@ -311,17 +301,26 @@ impl<C: Content> Space<C> {
     }
 }
 
-/// No eviction helps a writer where what is pinned, with the records, leaves less than it needs.
-fn check_pinned_leave<C: Content>(
-    state: &State<C>,
-    bound: u64,
-    need: u64,
-) -> Result<(), BlobspaceError> {
-    let pinned = state.pinned();
-    if pinned > 0 && pinned.saturating_add(need) > bound {
-        return Err(BlobspaceError::Pinned { pinned, bound });
+impl<C: Content> State<C> {
+    /// Whether `more` bytes can ever be had while these packs stay and nothing pinned goes: no eviction
+    /// helps where they cannot.
+    fn check_fits(&self, bound: u64, packs: &[Key], more: u64) -> Result<(), BlobspaceError> {
+        let packs: BTreeSet<&Key> = packs.iter().collect();
+        let here = packs.iter().filter_map(|key| self.table.get(key));
+        let staying: u64 = here.map(|entry| entry.stored.bytes.load(Relaxed)).sum();
+        let need = staying.saturating_add(more);
+        if need > bound {
+            return Err(BlobspaceError::LargerThanBound { bound });
+        }
+        let others = self.pinned_beside(&packs);
+        match others.saturating_add(need) > bound {
+            true if others > 0 => Err(BlobspaceError::Pinned {
+                pinned: self.pinned(),
+                bound,
+            }),
+            _ => Ok(()),
+        }
     }
-    Ok(())
 }
 
 fn out_of_patience<C: Content>(

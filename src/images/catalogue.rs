@@ -12,12 +12,17 @@
 mod change;
 mod look;
 mod names;
+#[cfg(test)]
+mod tests;
 
-use super::{Images, Inner, ledger, prepare::Prepared};
+use super::policy::Policy;
+use super::prepare::{Image, Prepared, Preparer};
+use super::{Images, Inner, ledger};
 use crate::blobspace::Blobspace;
 use crate::digest::Digest;
 use crate::pack::Pack;
-use crate::reference::{Reference, Version};
+use crate::reference::{Reference, Repository, Version};
+use names::Meaning;
 pub(super) use names::Names;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,7 +72,8 @@ pub struct ImageRecord {
     pub size: Option<u64>,
     /// Bytes on disk of those of its layers that are sealed.
     pub unpacked: u64,
-    /// End of the last lease of one of its layers, or its beginning while it lasts; seconds since 1970.
+    /// The last request for it, or the end of the last lease on a pack that is only its own; seconds
+    /// since 1970. Uses of other images that share its layers do not count.
     pub last_used: Option<u64>,
     /// Base first.
     pub layers: Vec<LayerRecord>,
@@ -152,22 +158,62 @@ impl Images {
     }
 }
 
-impl Inner {
-    /// Writes down which image the reference means, and that its digest means it too.
-    pub(super) async fn note(&self, reference: &Reference, digest: Digest, prepared: &Prepared) {
-        let exact = Reference {
-            repository: reference.repository.clone(),
+impl Preparer {
+    /// Writes down which image the digest means, before its layers are here.
+    pub(super) async fn note(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        image: &Image,
+        policy: &Policy,
+    ) {
+        let reference = Reference {
+            repository: repository.clone(),
             version: Version::Digest(digest),
         };
+        let meaning = Meaning::of(digest, image, policy);
+        let names = self.names.clone();
+        ledger::blocking(move || names.note(&reference, &meaning)).await;
+    }
+}
+
+impl Meaning {
+    fn of(digest: Digest, image: &Image, policy: &Policy) -> Meaning {
+        Meaning {
+            digest,
+            manifest: image.digest,
+            selected: image.selected(&policy.repo.layers),
+        }
+    }
+}
+
+impl Inner {
+    /// Writes down which image the tag means. That its digest means it too, [`Preparer`] has written down.
+    pub(super) async fn note(
+        &self,
+        reference: &Reference,
+        policy: &Policy,
+        digest: Digest,
+        prepared: &Prepared,
+    ) {
+        if matches!(reference.version, Version::Digest(_)) {
+            return;
+        }
+        let meaning = Meaning::of(digest, &prepared.image, policy);
         let (names, reference) = (self.names.clone(), reference.clone());
-        let manifest = prepared.image.digest;
-        ledger::blocking(move || {
-            names.note(&exact, digest, manifest);
-            if reference != exact {
-                names.note(&reference, digest, manifest);
-            }
-        })
-        .await;
+        ledger::blocking(move || names.note(&reference, &meaning)).await;
+    }
+
+    /// Writes down when views were asked for last, which else is known while they last. Blocking.
+    pub(super) fn write_uses(&self) {
+        let uses: Vec<(Reference, u64)> = self
+            .views
+            .iter()
+            .map(|view| (view.key().clone(), view.info.lasts.last_use_since_1970()))
+            .collect();
+        for (reference, at) in uses {
+            self.names.used(&reference, at);
+        }
     }
 
     /// The tag is gone, or not for us.

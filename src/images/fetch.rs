@@ -20,7 +20,7 @@ use std::future::Future;
 use std::io::{self, Read};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Compressed bytes between network and unpack.
@@ -109,16 +109,6 @@ impl Fetcher {
         expected: &Expected,
         mut turn: Option<Turn>,
     ) -> Result<Lease<Pack>, Failed> {
-        // Known before anything is asked for or evicted: packs are not compressed.
-        let bound = self.blobspace.bound();
-        if expected.size > bound {
-            let full = BlobspaceError::LargerThanBound { bound };
-            let text = format!("{}: {full}", named(repository, expected));
-            return Err(Failed {
-                error: ImageError::TooLarge(text.into()),
-                lasting: true,
-            });
-        }
         let (mut index, mut avoided) = (INDEX, Vec::new());
         for attempt in 0..CONTENDED_ATTEMPTS {
             let outcome = self
@@ -241,6 +231,11 @@ impl Fetcher {
         let (unpacking, cores) = (self.unpacking.clone(), self.cores);
         let (ledger, owner) = (self.ledger.clone(), repository.clone());
         let consume = move |bytes| {
+            let left = Arc::new(AtomicU64::new(layer.size));
+            let bytes = Counted {
+                bytes,
+                left: left.clone(),
+            };
             let busy = Busy::new(&unpacking);
             let threads = if busy.count() < cores {
                 Threads::Three
@@ -251,7 +246,8 @@ impl Fetcher {
                 threads,
                 index_bytes,
             };
-            let reservation = blobspace.reserve(&key).map_err(as_write)?;
+            let mut reservation = blobspace.reserve(&key).map_err(as_write)?;
+            reservation.expect(left);
             let (reservation, _) = unpack(bytes, &layer, &limits, &resources, reservation)?;
             ledger.claim_before_seal(&owner, layer.digest);
             reservation.commit().map_err(as_write)
@@ -398,6 +394,22 @@ impl Fetcher {
 /// refusal too may be a mirror's lie.
 fn is_of_bytes(error: &UnpackError) -> bool {
     matches!(error, UnpackError::Mismatch(_) | UnpackError::Refused(_))
+}
+
+/// Says how many compressed bytes are still to come. Packs are not compressed: theirs will be no fewer.
+struct Counted<R> {
+    bytes: R,
+    left: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.bytes.read(buffer)?;
+        let left = self.left.load(Ordering::Relaxed);
+        let left = left.saturating_sub(count as u64);
+        self.left.store(left, Ordering::Relaxed);
+        Ok(count)
+    }
 }
 
 /// Counts an unpack under way.

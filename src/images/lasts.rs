@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// See [`super::ViewInfo::is_current`].
 #[derive(Debug)]
@@ -65,6 +65,16 @@ impl Lasts {
     /// To be compared with that of other views.
     pub(super) fn last_use(&self) -> u64 {
         self.used.load(Relaxed)
+    }
+
+    /// Microseconds since 1970, by the clock of now.
+    pub(super) fn last_use_since_1970(&self) -> u64 {
+        let ago = milliseconds(Instant::now()).saturating_sub(self.last_use());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let at = now
+            .unwrap_or_default()
+            .saturating_sub(Duration::from_millis(ago));
+        u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -5,9 +5,11 @@
 mod documents;
 mod files;
 mod layers;
+mod room;
 mod upper;
 
 use super::ImageError;
+use super::catalogue::Names;
 use super::fetch::Fetcher;
 use super::flight::{Early, Flights};
 use super::ledger::{Ledger, blocking};
@@ -27,8 +29,8 @@ use crate::registry::Registries;
 use crate::rules::Rules as SiteRules;
 use crate::unpack::Expected;
 pub(super) use documents::Resolved;
-pub(super) use files::chain_key;
 use files::tree_key;
+pub(super) use files::{chain_key, chain_of, expected};
 use std::sync::Arc;
 use std::time::Duration;
 pub(super) use upper::Upper;
@@ -76,6 +78,7 @@ type HostDigest = (String, Digest);
 /// See the module. One per process.
 pub(super) struct Preparer {
     pub(super) ledger: Ledger,
+    pub(super) names: Names,
     registries: Arc<Registries>,
     blobspace: Arc<Blobspace<Pack>>,
     metrics: Arc<Metrics>,
@@ -105,6 +108,7 @@ impl Preparer {
     ) -> Preparer {
         Preparer {
             ledger,
+            names: Names::new(blobspace.clone()),
             registries,
             blobspace,
             metrics,
@@ -140,6 +144,7 @@ impl Preparer {
             tracing::warn!(%repository, digest = %image.digest, layers = image.layers.len(), "only the first layer is served, see `layers`");
         }
         let wanted = image.wanted(repository, &policy.repo.layers)?;
+        self.note(repository, digest, &image, policy).await;
         let suspect = (repository.clone(), image.digest);
         let is_shown = policy.rules.is_none() && self.suspects.get(&suspect).is_none();
         let show = |layers: Vec<Lease<Pack>>| {

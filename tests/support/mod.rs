@@ -14,6 +14,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod commands;
 pub mod image;
 pub mod process;
 pub mod registry;

@@ -193,3 +193,59 @@ fn a_full_disk_evicts_what_is_idle_and_is_an_error_when_nothing_is() {
     put(&store, &base("a"), 100);
     assert_eq!(store.usage().packs, 2);
 }
+
+#[test]
+fn a_writer_that_will_not_fit_is_refused_while_others_are_still_there() {
+    let location = TempDir::new().unwrap();
+    let store = open(&location, MIB);
+    put(&store, &base("a"), 256 * KIB);
+    put(&store, &base("b"), 256 * KIB);
+    let mut reservation = store.reserve(&base("c")).unwrap();
+    let ahead = Arc::new(AtomicU64::new(900 * KIB as u64));
+    reservation.expect(ahead.clone());
+    reservation.write_all(&pack(100 * KIB, 1)).unwrap();
+    ahead.store(850 * KIB as u64, SeqCst);
+    // 100 KiB were written, 100 are to be, and of what follows 850 are known.
+    let error = reservation.write_all(&pack(100 * KIB, 1)).unwrap_err();
+    let error = BlobspaceError::of(&error);
+    assert!(
+        matches!(error, Some(BlobspaceError::LargerThanBound { .. })),
+        "{error:?}"
+    );
+    drop(reservation);
+    assert_eq!(store.usage().evictions, 0);
+}
+
+#[test]
+fn what_fits_beside_pins_is_known_before_anything_is_written() {
+    let location = TempDir::new().unwrap();
+    let store = open(&location, MIB);
+    put(&store, &base("a"), 512 * KIB);
+    put(&store, &base("b"), 256 * KIB);
+    let (a, b, c) = (base("a"), base("b"), base("c"));
+    let kib = |count: usize| (count * KIB) as u64;
+    let check = |packs: &[&Key], more| {
+        let packs: Vec<Key> = packs.iter().map(|key| (*key).clone()).collect();
+        match store.check_room(&packs, more) {
+            Ok(()) => "fits",
+            Err(BlobspaceError::LargerThanBound { .. }) => "larger",
+            Err(BlobspaceError::Pinned { .. }) => "pinned",
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(check(&[], kib(1024)), "fits");
+    assert_eq!(check(&[], kib(1025)), "larger");
+    assert_eq!(check(&[&a, &c], kib(512)), "fits", "c is not here");
+    assert_eq!(check(&[&a, &a, &b], kib(260)), "larger");
+    let pin = Pin {
+        packs: vec![a.clone()],
+        records: vec![],
+    };
+    store.pin("p", pin).unwrap();
+    // The pin's own record takes a block.
+    assert_eq!(check(&[&b], kib(252)), "fits");
+    assert_eq!(check(&[&b], kib(256)), "pinned");
+    assert_eq!(check(&[&a, &b], kib(252)), "fits", "pinned, and its own");
+    store.unpin("p");
+    assert_eq!(check(&[&b], kib(256)), "fits");
+}

@@ -1,9 +1,8 @@
 //! Changing: references and images are removed, pinned, unpinned.
 
-use super::look::found;
-use super::names::Name;
+use super::look::{Known, found, own_packs};
 use super::{Catalogue, ImageRecord};
-use crate::blobspace::RecordKind;
+use crate::blobspace::{Key, RecordKind};
 use crate::digest::Digest;
 use crate::images::ledger::name_of;
 use std::collections::BTreeSet;
@@ -11,60 +10,49 @@ use std::collections::BTreeSet;
 impl Catalogue {
     /// Removes what is named. With the last tag of a repository its digests go too: nobody else names them.
     pub(super) fn remove(&self, what: &str) -> Result<ImageRecord, String> {
-        let names = self.names.all();
-        let gone = with_digests(&names, found(&names, what)?);
+        let all = self.known();
+        let gone = with_digests(&all, found(&all, what)?);
         let blobspace = &self.names.blobspace;
-        if let Some(pinned) = gone.iter().find(|name| blobspace.is_pinned(&name.key())) {
+        if let Some(pinned) = gone.iter().find(|it| blobspace.is_pinned(&it.name.key())) {
             return Err(format!(
                 "`{0}` is pinned: `blobserve image unpin {0}` first",
-                pinned.reference
+                pinned.name.reference
             ));
         }
-        let (image, described) = self.image(&gone);
-        for reference in gone.iter().filter_map(|name| name.parsed()) {
+        let image = self.image(&all, &gone[0].name.id, &own_packs(&all));
+        for reference in gone.iter().filter_map(|known| known.name.parsed()) {
             if let Some(server) = &self.server {
                 server.0.end_view(&reference);
             }
             self.names.remove(&reference);
         }
-        for name in &gone {
-            blobspace.remove_record(RecordKind::Tag, &name.key());
+        for known in &gone {
+            blobspace.remove_record(RecordKind::Tag, &known.name.key());
         }
-        let left: Vec<&Name> = names.iter().filter(|name| !gone.contains(name)).collect();
-        if left.iter().any(|name| name.id == image.id) {
-            return Ok(image);
-        }
-        let used = left
-            .iter()
-            .flat_map(|name| self.names.packs(&self.names.describe(name)));
-        let used: BTreeSet<_> = used.collect();
-        let packs = self.names.packs(&described);
-        for pack in packs.iter().filter(|pack| !used.contains(pack)) {
+        let is_gone = |known: &Known| gone.iter().any(|it| it.name == known.name);
+        let left: Vec<&Known> = all.iter().filter(|known| !is_gone(known)).collect();
+        let used: BTreeSet<&Key> = left.iter().flat_map(|known| &known.packs).collect();
+        let packs: BTreeSet<&Key> = gone.iter().flat_map(|known| &known.packs).collect();
+        for pack in packs.difference(&used) {
             blobspace.discard(pack);
         }
-        let documents = |name: &Name| {
-            let digests = [&name.digest, &name.manifest, &name.id];
-            digests.map(|digest| digest.parse::<Digest>().ok())
+        let documents = |of: &[&Known]| -> BTreeSet<String> {
+            let digests = of
+                .iter()
+                .flat_map(|known| [&known.name.digest, &known.name.manifest, &known.name.id]);
+            let digests = digests.filter_map(|digest| digest.parse::<Digest>().ok());
+            digests.map(|digest| name_of(&digest)).collect()
         };
-        let used: BTreeSet<String> = left
-            .iter()
-            .flat_map(|name| documents(name))
-            .flatten()
-            .map(|digest| name_of(&digest))
-            .collect();
-        let unused = gone.iter().flat_map(|name| documents(name)).flatten();
-        for document in unused.map(|digest| name_of(&digest)) {
-            if !used.contains(&document) {
-                blobspace.remove_record(RecordKind::Document, &document);
-            }
+        for document in documents(&gone).difference(&documents(&left)) {
+            blobspace.remove_record(RecordKind::Document, document);
         }
         Ok(image)
     }
 
     pub(super) fn pin(&self, what: &str) -> Result<ImageRecord, String> {
-        let names = self.names.all();
-        for name in found(&names, what)? {
-            let pin = self.names.pin_of(name);
+        let all = self.known();
+        for known in found(&all, what)? {
+            let (name, pin) = (&known.name, self.names.pin_of(&known.name));
             if pin.packs.is_empty() {
                 return Err(format!(
                     "the manifest of `{}` is not here: ask for the image once, then pin it",
@@ -78,26 +66,27 @@ impl Catalogue {
     }
 
     pub(super) fn unpin(&self, what: &str) -> Result<ImageRecord, String> {
-        let names = self.names.all();
-        for name in found(&names, what)? {
-            self.names.blobspace.unpin(&name.key());
+        let all = self.known();
+        for known in found(&all, what)? {
+            self.names.blobspace.unpin(&known.name.key());
         }
         self.show(what)
     }
 }
 
 /// The names, and the digests of those repositories of which no tag is left that means the image.
-fn with_digests<'a>(all: &'a [Name], mut gone: Vec<&'a Name>) -> Vec<&'a Name> {
-    let repository = |name: &Name| name.parsed().map(|reference| reference.repository);
-    let tags: Vec<&Name> = gone.iter().copied().filter(|name| name.is_tag()).collect();
+fn with_digests<'a>(all: &'a [Known], mut gone: Vec<&'a Known>) -> Vec<&'a Known> {
+    let repository = |known: &Known| known.name.parsed().map(|reference| reference.repository);
+    let among = |gone: &[&Known], known: &Known| gone.iter().any(|it| it.name == known.name);
+    let tags: Vec<&Known> = gone.iter().copied().filter(|it| it.name.is_tag()).collect();
     for tag in tags {
-        let same = |name: &&Name| name.id == tag.id && repository(name) == repository(tag);
-        let tag_left = |name: &Name| name.is_tag() && !gone.contains(&name);
+        let same = |it: &&Known| it.name.id == tag.name.id && repository(it) == repository(tag);
+        let tag_left = |it: &Known| it.name.is_tag() && !among(&gone, it);
         if !all.iter().filter(same).any(tag_left) {
-            let digests: Vec<&Name> = all
+            let digests: Vec<&Known> = all
                 .iter()
                 .filter(same)
-                .filter(|name| !gone.contains(name))
+                .filter(|it| !among(&gone, it))
                 .collect();
             gone.extend(digests);
         }

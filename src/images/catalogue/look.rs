@@ -2,69 +2,91 @@
 
 use super::names::{Described, Name};
 use super::{Catalogue, ImageRecord, LayerRecord, LayerState};
-use crate::blobspace::RecordKind;
+use crate::blobspace::{Key, RecordKind};
 use crate::digest::Digest;
-use crate::images::fetch::base_key;
 use crate::images::ledger::{delivered, hashed};
 use crate::merge::chain_id;
 use crate::oci::{Descriptor, config_platform};
 use crate::reference::Repository;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A name with what is known of its image.
+pub(super) struct Known {
+    pub(super) name: Name,
+    pub(super) described: Described,
+    pub(super) packs: Vec<Key>,
+}
 
 impl Catalogue {
+    /// All names, by reference.
+    pub(super) fn known(&self) -> Vec<Known> {
+        let names = self.names.all().into_iter();
+        let known = names.map(|name| {
+            let described = self.names.describe(&name);
+            let packs = self.names.packs(&name, &described);
+            Known {
+                name,
+                described,
+                packs,
+            }
+        });
+        known.collect()
+    }
+
     pub(super) fn list(&self) -> Vec<ImageRecord> {
-        let names = self.names.all();
-        let mut images: BTreeMap<&str, Vec<&Name>> = BTreeMap::new();
-        for name in &names {
-            images.entry(&name.id).or_default().push(name);
-        }
-        let mut images: Vec<_> = images.values().map(|names| self.image(names).0).collect();
+        let all = self.known();
+        let ids: BTreeSet<&str> = all.iter().map(|known| known.name.id.as_str()).collect();
+        let own = own_packs(&all);
+        let mut images: Vec<_> = ids.iter().map(|id| self.image(&all, id, &own)).collect();
         images.sort_by(|a, b| a.references.cmp(&b.references));
         images
     }
 
     pub(super) fn show(&self, what: &str) -> Result<ImageRecord, String> {
-        let names = self.names.all();
-        let id = &found(&names, what)?[0].id;
-        let names: Vec<&Name> = names.iter().filter(|name| name.id == *id).collect();
-        let (mut image, described) = self.image(&names);
-        image.configuration = described.config;
+        let all = self.known();
+        let id = found(&all, what)?[0].name.id.clone();
+        let mut image = self.image(&all, &id, &own_packs(&all));
+        let mut of_it = all.into_iter().filter(|known| known.name.id == id);
+        image.configuration = of_it.find_map(|known| known.described.config);
         Ok(image)
     }
 
-    /// The image that all these names mean; there is at least one.
-    pub(super) fn image(&self, names: &[&Name]) -> (ImageRecord, Described) {
-        let first = names[0];
+    /// The image with that ID, which one of the names has.
+    pub(super) fn image(
+        &self,
+        all: &[Known],
+        id: &str,
+        own: &HashMap<&Key, Option<&str>>,
+    ) -> ImageRecord {
+        let of_it = || all.iter().filter(|known| known.name.id == id);
         // Manifests of one configuration may differ: one of those that are here.
-        let mut described = names.iter().map(|name| (name, self.names.describe(name)));
-        let known = described.find(|(_, described)| described.manifest.is_some());
-        let (name, described) =
-            known.map_or((first, Described::default()), |(name, of)| (*name, of));
-        let repositories: Vec<Repository> = names
-            .iter()
-            .filter_map(|name| Some(name.parsed()?.repository))
+        let nothing = Described::default();
+        let here = of_it().find(|known| known.described.manifest.is_some());
+        let described = here.map_or(&nothing, |known| &known.described);
+        let repositories: Vec<Repository> = of_it()
+            .filter_map(|known| Some(known.name.parsed()?.repository))
             .collect();
         let manifest = described.manifest.as_ref();
         let layers: Vec<LayerRecord> = manifest
             .iter()
             .flat_map(|(manifest, _)| manifest.layers.iter().enumerate())
-            .map(|(number, layer)| self.layer(&described, number, layer, &repositories))
+            .map(|(number, layer)| self.layer(described, number, layer, &repositories))
             .collect();
-        let pinned_references: Vec<String> = names
-            .iter()
-            .filter(|name| self.names.blobspace.is_pinned(&name.key()))
-            .map(|name| name.reference.clone())
+        let pinned_references: Vec<String> = of_it()
+            .filter(|known| self.names.blobspace.is_pinned(&known.name.key()))
+            .map(|known| known.name.reference.clone())
             .collect();
-        let packs = self.names.packs(&described);
-        let uses = packs
+        let on_disk: BTreeMap<&str, u64> = layers
             .iter()
-            .filter_map(|key| self.names.blobspace.facts(key));
-        let record = ImageRecord {
-            id: name.id.clone(),
-            references: names.iter().map(|name| name.reference.clone()).collect(),
+            .filter_map(|layer| Some((layer.digest.as_str(), layer.unpacked?)))
+            .collect();
+        let manifest_digest = here.or(of_it().next()).map(|known| &known.name.manifest);
+        ImageRecord {
+            id: id.to_owned(),
+            references: of_it().map(|known| known.name.reference.clone()).collect(),
             pinned: !pinned_references.is_empty(),
             pinned_references,
-            manifest: name.manifest.clone(),
+            manifest: manifest_digest.cloned().unwrap_or_default(),
             chain_id: chain_id(described.diff_ids.iter().copied()).map(|chain| chain.to_string()),
             artifact_type: described
                 .said
@@ -84,12 +106,31 @@ impl Catalogue {
                     sum.saturating_add(size)
                 })
             }),
-            unpacked: layers.iter().filter_map(|layer| layer.unpacked).sum(),
-            last_used: uses.map(|facts| facts.last_use / 1_000_000).max(),
+            unpacked: on_disk.values().sum(),
+            last_used: of_it()
+                .filter_map(|known| self.last_use(known, own))
+                .max()
+                .map(|micros| micros / 1_000_000),
             layers,
             configuration: None,
-        };
-        (record, described)
+        }
+    }
+
+    /// When the image was used by that name, microseconds since 1970: the last request for it, or the end of
+    /// the last lease on a pack that no other image has.
+    fn last_use(&self, known: &Known, own: &HashMap<&Key, Option<&str>>) -> Option<u64> {
+        let blobspace = &self.names.blobspace;
+        let asked = blobspace.record_use(RecordKind::Name, &known.name.key());
+        let view = self.server.as_ref().and_then(|server| {
+            let view = server.0.views.get(&known.name.parsed()?)?;
+            Some(view.info.lasts.last_use_since_1970())
+        });
+        let alone = known.packs.iter().filter(|key| {
+            let owner = own.get(key).copied().flatten();
+            owner.is_some()
+        });
+        let leased = alone.filter_map(|key| Some(blobspace.facts(key)?.last_use));
+        leased.chain(asked).chain(view).max()
     }
 
     fn layer(
@@ -101,9 +142,10 @@ impl Catalogue {
     ) -> LayerRecord {
         let diff_id = described.diff_ids.get(number);
         let chain = diff_id.and_then(|_| chain_id(described.diff_ids[..=number].iter().copied()));
-        let mut packs = vec![base_key(&layer.digest)];
-        packs.extend(diff_id.into_iter().flat_map(|id| self.names.otherwise(id)));
-        let facts = packs.iter().find_map(|key| self.names.blobspace.facts(key));
+        let served = described.layers.get(number).and_then(Option::as_ref);
+        let packs = served.map(|layer| self.names.packs_of(layer));
+        let mut packs = packs.iter().flatten();
+        let facts = packs.find_map(|key| self.names.blobspace.facts(key));
         let fetching = || {
             let server = self.server.as_ref();
             server.is_some_and(|server| {
@@ -139,13 +181,28 @@ impl Catalogue {
     }
 }
 
+/// The one image that has a pack; None where several do.
+pub(super) fn own_packs(all: &[Known]) -> HashMap<&Key, Option<&str>> {
+    let mut own: HashMap<&Key, Option<&str>> = HashMap::new();
+    for known in all {
+        let id = known.name.id.as_str();
+        for key in &known.packs {
+            let owner = own.entry(key).or_insert(Some(id));
+            if *owner != Some(id) {
+                *owner = None;
+            }
+        }
+    }
+    own
+}
+
 /// The names that are meant: the one of a reference, or all of the image whose ID begins like that; not empty.
-pub(super) fn found<'a>(names: &'a [Name], what: &str) -> Result<Vec<&'a Name>, String> {
+pub(super) fn found<'a>(all: &'a [Known], what: &str) -> Result<Vec<&'a Known>, String> {
     let reference = crate::reference::Reference::parse(what).map(|reference| reference.to_string());
     if let Ok(reference) = reference
-        && let Some(name) = names.iter().find(|name| name.reference == reference)
+        && let Some(known) = all.iter().find(|known| known.name.reference == reference)
     {
-        return Ok(vec![name]);
+        return Ok(vec![known]);
     }
     let prefix = what.to_ascii_lowercase();
     let is_meant = |id: &str| {
@@ -156,8 +213,11 @@ pub(super) fn found<'a>(names: &'a [Name], what: &str) -> Result<Vec<&'a Name>, 
                 !rest.is_empty() && id.starts_with(algorithm) && hex.starts_with(rest)
             })
     };
-    let meant: Vec<&Name> = names.iter().filter(|name| is_meant(&name.id)).collect();
-    let mut ids: Vec<&str> = meant.iter().map(|name| name.id.as_str()).collect();
+    let meant: Vec<&Known> = all
+        .iter()
+        .filter(|known| is_meant(&known.name.id))
+        .collect();
+    let mut ids: Vec<&str> = meant.iter().map(|known| known.name.id.as_str()).collect();
     ids.sort_unstable();
     ids.dedup();
     match ids.as_slice() {
@@ -179,11 +239,16 @@ mod tests {
 
     #[test]
     fn an_image_is_found_by_reference_or_by_the_beginning_of_its_id() {
-        let name = |reference: &str, id: &str| Name {
-            reference: reference.into(),
-            digest: String::new(),
-            manifest: String::new(),
-            id: format!("sha256:{id}"),
+        let name = |reference: &str, id: &str| Known {
+            name: Name {
+                reference: reference.into(),
+                digest: String::new(),
+                manifest: String::new(),
+                id: format!("sha256:{id}"),
+                selected: Vec::new(),
+            },
+            described: Described::default(),
+            packs: Vec::new(),
         };
         let names = [
             name("a.example/x:1", "abc1"),
@@ -208,11 +273,11 @@ mod tests {
         for (what, expected) in table {
             match (found(&names, what), expected) {
                 (Ok(found), Ok(expected)) => {
-                    let found: Vec<_> = found.iter().map(|name| &name.reference).collect();
+                    let found: Vec<_> = found.iter().map(|known| &known.name.reference).collect();
                     assert_eq!(found, *expected, "{what}");
                 }
                 (Err(error), Err(part)) => assert!(error.contains(part), "{what}: {error}"),
-                (got, _) => panic!("{what}: {got:?}"),
+                (got, _) => panic!("{what}: found {}", got.map_or(0, |found| found.len())),
             }
         }
     }

@@ -3,13 +3,14 @@
 use crate::blobspace::{Blobspace, Key, Pin, RecordKind};
 use crate::digest::Digest;
 use crate::images::fetch::base_key;
-use crate::images::ledger::{hashed, name_of};
-use crate::images::prepare::chain_key;
-use crate::merge::chain_id;
+use crate::images::ledger::{delivered, hashed, name_of};
+use crate::images::prepare::{chain_key, chain_of, expected};
 use crate::oci::{self, Description, Document, Manifest};
 use crate::pack::Pack;
 use crate::reference::{Reference, Version};
+use crate::unpack::{Expected, Form};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a reference means.
@@ -22,6 +23,9 @@ pub(super) struct Name {
     pub(super) manifest: String,
     /// The image's ID.
     pub(super) id: String,
+    /// Numbers of the layers that its repository's `layers` selected when it was asked for last.
+    #[serde(default)]
+    pub(super) selected: Vec<usize>,
 }
 
 impl Name {
@@ -47,6 +51,17 @@ pub(super) struct Described {
     pub(super) config: Option<serde_json::Value>,
     /// One for each layer, or none at all.
     pub(super) diff_ids: Vec<Digest>,
+    /// What each layer becomes; None for one that holds no files, or is not served.
+    pub(super) layers: Vec<Option<Expected>>,
+}
+
+/// What a reference was found to mean.
+pub(super) struct Meaning {
+    pub(super) digest: Digest,
+    /// The one that was chosen.
+    pub(super) manifest: Digest,
+    /// Numbers of the layers that are served.
+    pub(super) selected: Vec<usize>,
 }
 
 /// The records. Clones share.
@@ -62,12 +77,13 @@ impl Names {
 
     /// The reference means that image now. A use of the name. What cannot be written is missing in
     /// the catalogue, and nothing else: logged, not returned.
-    pub(super) fn note(&self, reference: &Reference, digest: Digest, manifest: Digest) {
+    pub(super) fn note(&self, reference: &Reference, meaning: &Meaning) {
         let mut name = Name {
             reference: reference.to_string(),
-            digest: digest.to_string(),
-            manifest: manifest.to_string(),
+            digest: meaning.digest.to_string(),
+            manifest: meaning.manifest.to_string(),
             id: String::new(),
+            selected: meaning.selected.clone(),
         };
         let there = self.blobspace.record(RecordKind::Name, &name.key());
         let there = there.and_then(|bytes| serde_json::from_slice::<Name>(&bytes).ok());
@@ -98,6 +114,12 @@ impl Names {
         if let Err(error) = pinned {
             tracing::warn!(%reference, %error, "name or pin of an image not written");
         }
+    }
+
+    /// The reference was asked for at that time, microseconds since 1970.
+    pub(super) fn used(&self, reference: &Reference, at: u64) {
+        let key = hashed(&reference.to_string());
+        self.blobspace.touch_record(RecordKind::Name, &key, at);
     }
 
     pub(super) fn remove(&self, reference: &Reference) {
@@ -156,24 +178,46 @@ impl Names {
                 .filter(|diff_ids| diff_ids.len() == manifest.layers.len())
                 .unwrap_or_default();
         }
+        let is_image = oci::is_image_config(&manifest.config.media_type);
+        let layers = manifest.layers.iter().enumerate();
+        let layers = layers.map(|(number, layer)| {
+            let diff_id = described.diff_ids.get(number).copied();
+            expected(is_image, layer, diff_id).unwrap_or_default()
+        });
+        described.layers = layers.collect();
         described.manifest = Some((manifest, length));
         described
     }
 
-    /// All packs that can hold layers of the image: each layer's, other compressions of it that are
-    /// here, and the merged index of all.
-    pub(super) fn packs(&self, described: &Described) -> Vec<Key> {
-        let Some((manifest, _)) = &described.manifest else {
-            return Vec::new();
-        };
-        let mut packs: Vec<Key> = Vec::new();
-        for (number, layer) in manifest.layers.iter().enumerate() {
-            packs.push(base_key(&layer.digest));
-            let diff_id = described.diff_ids.get(number);
-            packs.extend(diff_id.into_iter().flat_map(|id| self.otherwise(id)));
+    /// The layers that are served by that name.
+    fn served(name: &Name, described: &Described) -> Vec<Expected> {
+        let layers = described.layers.iter().enumerate();
+        // A record of an older version does not say: all.
+        let is_served = |number| name.selected.is_empty() || name.selected.contains(&number);
+        let served = layers.filter(|(number, _)| is_served(*number));
+        served.filter_map(|(_, layer)| layer.clone()).collect()
+    }
+
+    /// Packs that can hold a layer: its own, and those of other compressions of it that are here.
+    pub(super) fn packs_of(&self, layer: &Expected) -> Vec<Key> {
+        let mut packs = vec![base_key(&layer.identity())];
+        if layer.form == Form::Tar
+            && let Some(diff_id) = &layer.diff_id
+        {
+            packs.extend(self.otherwise(diff_id));
         }
-        if let Some(chain) = chain_id(described.diff_ids.iter().copied())
-            && manifest.layers.len() > 1
+        packs
+    }
+
+    /// All packs by which the image is served under that name: those of its layers, and their merged index.
+    pub(super) fn packs(&self, name: &Name, described: &Described) -> Vec<Key> {
+        let served = Self::served(name, described);
+        let mut packs: Vec<Key> = Vec::new();
+        for layer in &served {
+            packs.extend(self.packs_of(layer));
+        }
+        if served.len() > 1
+            && let Some(chain) = chain_of(&served)
         {
             packs.push(chain_key(&chain));
         }
@@ -200,19 +244,33 @@ impl Names {
             .collect()
     }
 
-    /// All that must stay for the image to be served without the registry.
+    /// All that must stay for the image to be served, as its repository's `layers` has it, without the
+    /// registry: documents, packs, and that the repository has shown that it may have them.
     pub(super) fn pin_of(&self, name: &Name) -> Pin {
         let described = self.describe(name);
-        let documents = [&name.digest, &name.manifest, &name.id];
-        let documents = documents.iter().filter_map(|digest| {
-            let digest: Digest = digest.parse().ok()?;
-            Some((RecordKind::Document, name_of(&digest)))
-        });
-        let mut records: Vec<_> = documents.collect();
+        let digests = [&name.digest, &name.manifest, &name.id];
+        let documents: BTreeSet<Digest> = digests
+            .iter()
+            .filter_map(|digest| digest.parse().ok())
+            .collect();
+        let mut records: Vec<_> = documents
+            .iter()
+            .map(|digest| (RecordKind::Document, name_of(digest)))
+            .collect();
         records.push((RecordKind::Name, name.key()));
         records.push((RecordKind::Tag, name.key()));
+        let layers = Self::served(name, &described);
+        if let Some(reference) = name.parsed() {
+            let blobs = documents
+                .into_iter()
+                .chain(layers.iter().map(|layer| layer.digest));
+            let claims = blobs.flat_map(|digest| delivered(&reference.repository, digest));
+            records.extend(claims.map(|claim| (RecordKind::Claim, hashed(&claim))));
+        }
+        let diff_ids = layers.iter().filter_map(|layer| layer.diff_id);
+        records.extend(diff_ids.map(|diff_id| (RecordKind::DiffId, name_of(&diff_id))));
         Pin {
-            packs: self.packs(&described),
+            packs: self.packs(name, &described),
             records,
         }
     }

@@ -39,7 +39,48 @@ pub(super) fn tree_key(files: &Files) -> Key {
     }
 }
 
+/// What a manifest promises of a layer: of an image, or of an artifact. None: it holds no files.
+///
+/// # Errors
+/// Why it cannot be served.
+pub(in crate::images) fn expected(
+    is_image: bool,
+    layer: &Descriptor,
+    diff_id: Option<Digest>,
+) -> Result<Option<Expected>, String> {
+    let form = match is_image {
+        true => oci::check_layer(layer).map(|()| Some(Form::Tar)),
+        false => oci::artifact_content(layer).map(form),
+    };
+    Ok(form?.map(|form| Expected {
+        digest: layer.digest,
+        size: layer.size,
+        media_type: layer.media_type.clone(),
+        diff_id,
+        form,
+    }))
+}
+
+/// The chain of layers before any of them is unpacked. None: without a configuration only that tells.
+pub(in crate::images) fn chain_of(layers: &[Expected]) -> Option<Digest> {
+    let diff_ids = layers.iter().map(|layer| match layer.form {
+        Form::Tar => layer.diff_id,
+        Form::TarBelow(_) | Form::File(_) => Some(layer.identity()),
+    });
+    merge::chain_id(diff_ids.collect::<Option<Vec<_>>>()?)
+}
+
 impl Image {
+    /// Numbers of the layers that are selected, ascending.
+    pub(in crate::images) fn selected(&self, selection: &LayerSelection) -> Vec<usize> {
+        let selection = match selection {
+            // The files of an artifact have a layer each.
+            LayerSelection::First if !self.has_config => &LayerSelection::All,
+            selection => selection,
+        };
+        select(selection, &self.layers)
+    }
+
     /// What the manifest promises of the layers that are selected, base first.
     pub(super) fn wanted(
         &self,
@@ -47,38 +88,21 @@ impl Image {
         selection: &LayerSelection,
     ) -> Result<Vec<Expected>, ImageError> {
         let image = format!("image {} of `{repository}`", self.digest);
-        let selection = match selection {
-            // The files of an artifact have a layer each.
-            LayerSelection::First if !self.has_config => &LayerSelection::All,
-            selection => selection,
-        };
         let mut wanted = Vec::new();
-        for number in select(selection, &self.layers) {
+        for number in self.selected(selection) {
             let layer = &self.layers[number];
-            let form = match self.has_config {
-                true => oci::check_layer(layer).map(|()| Some(Form::Tar)),
-                false => oci::artifact_content(layer).map(form),
+            let diff_id = match self.has_config {
+                true => self.config.diff_ids.get(number).copied(),
+                false => None,
             };
-            let form = form.map_err(|why| {
+            let layer = expected(self.has_config, layer, diff_id).map_err(|why| {
                 let Descriptor {
                     digest, media_type, ..
                 } = layer;
                 let text = format!("{image}: layer {digest} is refused ({media_type}): {why}");
                 ImageError::Wrong(text.into())
             })?;
-            let Some(form) = form else {
-                continue;
-            };
-            wanted.push(Expected {
-                digest: layer.digest,
-                size: layer.size,
-                media_type: layer.media_type.clone(),
-                diff_id: match self.has_config {
-                    true => self.config.diff_ids.get(number).copied(),
-                    false => None,
-                },
-                form,
-            });
+            wanted.extend(layer);
         }
         if wanted.is_empty() {
             let count = self.layers.len();
@@ -109,6 +133,7 @@ impl Preparer {
         wanted: &[Expected],
         show: &(dyn Fn(Vec<Lease<Pack>>) + Send + Sync),
     ) -> Result<Files, ImageError> {
+        self.check_room(&reference.repository, wanted, &[]).await?;
         if let [layer] = wanted {
             let pack = self.layer(reference, layer, None).await?;
             if let Some(why) = pack.incomplete() {
@@ -136,12 +161,20 @@ impl Preparer {
         });
         let mut fetched = fetches.buffer_unordered(AT_ONCE);
         let mut arrived = Arrived::of(wanted.len());
+        let mut held = Vec::with_capacity(wanted.len());
         let mut due: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
                 next = fetched.try_next() => match next? {
-                    Some((number, pack)) => arrived.put(number, pack),
+                    Some((number, pack)) => {
+                        held.push((number, pack.clone()));
+                        arrived.put(number, pack);
+                        // Unpacked it is larger than its manifest said.
+                        if held.len() < wanted.len() {
+                            self.check_room(&reference.repository, wanted, &held).await?;
+                        }
+                    }
                     None => break,
                 },
                 () = reached(due) => {
@@ -153,6 +186,7 @@ impl Preparer {
                 due = Some(Instant::now() + SHOWN_AFTER);
             }
         }
+        drop(held);
         let layers: Arc<[Lease<Pack>]> = arrived.show().into();
         let index = self.merged(&reference.repository, &layers).await?;
         Tree::merged(index, layers)
