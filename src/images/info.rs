@@ -48,7 +48,7 @@ pub struct ViewInfo {
 
 impl ViewInfo {
     /// Whether a view that was had before may still be served for its reference without asking anyone:
-    /// what [`Images::warm`] would give again. `now` is a time of this request. Counts as a use.
+    /// what [`super::Images::warm`] would give again. `now` is a time of this request. Counts as a use.
     pub fn is_current(&self, now: Instant) -> bool {
         self.lasts.is_current(now)
     }

@@ -1,5 +1,5 @@
 //! What documents say beside what is served of them: of what type they are, what they refer to, what is
-//! annotated. Read apart from [`parse_document`](super::parse_document): an image whose annotations are
+//! annotated. Read apart from [`super::parse_document`]: an image whose annotations are
 //! wrong can be served, and is refused here only, where they are shown.
 
 use super::wire::{RawDescriptor, descriptor, optional_text, refuse, texts};

@@ -254,7 +254,7 @@ impl Preparer {
     }
 }
 
-/// [`merge`], or [`merge::merge_upper`].
+/// [`merge()`], or [`merge::merge_upper`].
 pub(super) type Merge =
     fn(&[Lease<Pack>], u64, Reservation<Pack>) -> Result<(Reservation<Pack>, Summary), PackError>;
 
