@@ -398,7 +398,8 @@ impl Inner {
         let prepared = self
             .prepared(reference, policy, known.digest, early)
             .await?;
-        self.note(reference, policy, known.digest, &prepared).await;
+        self.note(reference, policy, known.digest, &prepared.image)
+            .await;
         Ok(self.remember(reference, policy, &prepared, Some((known.validated, fresh))))
     }
 
@@ -445,7 +446,7 @@ impl Inner {
                 },
             )
             .await;
-        self.note(reference, policy, digest, &prepared).await;
+        self.note(reference, policy, digest, &prepared.image).await;
         Ok(self.remember(reference, policy, &prepared, Some((asked, self.tag_ttl))))
     }
 
@@ -495,7 +496,7 @@ impl Inner {
             self.missing.put(exact, error.clone());
         }
         if let Ok(prepared) = &outcome {
-            self.note(reference, policy, digest, prepared).await;
+            self.note(reference, policy, digest, &prepared.image).await;
         }
         let fresh = match reference.version {
             Version::Digest(_) => None,

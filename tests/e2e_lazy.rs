@@ -17,6 +17,11 @@ fn merge(into: &mut serde_json::Value, from: &serde_json::Value) {
     }
 }
 
+/// A digest of nothing.
+fn no_digest(digit: u8) -> String {
+    format!("sha256:{}", digit.to_string().repeat(64))
+}
+
 /// Holds a blob back until true is sent.
 fn hold(registry: &Registry, blob: &str) -> watch::Sender<bool> {
     let (gate, open) = watch::channel(false);
@@ -262,4 +267,68 @@ async fn who_changes_files_or_needs_others_waits_for_all_layers() {
         site.stop().await;
         registry.heal();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_resolved_without_a_layer() {
+    let registry = Registry::start().await;
+    let pushed = registry.push("team/app", "v1", &Image::of(base()).layer(top()));
+    let away = json!({"layers": "all", "origin": true, "redirectToDigest": true, "about": true});
+    let settings = json!({"origins": {"domain": "user.example"}});
+    let mut site = with(&registry, away, settings).await;
+    let fetched = || {
+        let gets = pushed.layers.iter();
+        gets.map(|layer| registry.count_blob_gets(layer)).sum()
+    };
+    let root = registry.path("team/app:v1", "");
+    // A path URL of an image with an origin of its own; the tag's record stands over a restart.
+    let mut label = String::new();
+    for restarted in [false, true] {
+        if restarted {
+            site = site.restart().await;
+            registry
+                .fault(Fault::Status {
+                    code: 503,
+                    retry_after: None,
+                })
+                .on_anything();
+        }
+        let answer = site
+            .request("GET", &format!("{root}/index.html"), &[])
+            .await;
+        let location = answer.expect(307);
+        let location = location.header("location").expect("a location").to_owned();
+        label = location
+            .split(['/', '.'])
+            .nth(2)
+            .expect("a label")
+            .to_owned();
+        assert!(location.ends_with("/index.html"), "{location}");
+        site.get(&format!("{root}/?manifest=1")).await.expect(200);
+        assert_eq!(fetched(), 0);
+        // The catalogue has it by its tag and by its digest.
+        let names = std::fs::read_dir(site.blobspace().join("records/names"));
+        assert_eq!(names.expect("records").count(), 2);
+    }
+    registry.heal();
+    // What is not known is not fetched for those who only look.
+    let other = registry.path(&format!("team/app@{}", no_digest(1)), "/");
+    let read_only = [("X-BlobServe-ReadOnly", "true")];
+    let answer = site.request("GET", &other, &read_only).await;
+    answer.expect_error(404);
+    // What is wrong with an image is said before any layer is asked for.
+    let broken = Image::of(Layer::new().file("a", "1")).diff_ids(&[&no_digest(1), &no_digest(2)]);
+    let broken = registry.push("team/app", "broken", &broken);
+    let answer = site.get(&registry.path("team/app:broken", "/a")).await;
+    answer.expect_error(502);
+    assert_eq!(
+        (fetched(), registry.count_blob_gets(&broken.layers[0])),
+        (0, 0)
+    );
+    // The first file fetches them all.
+    let host = format!("{label}.user.example");
+    let answer = site.get_with("/index.html", &[("Host", &host)]).await;
+    assert_eq!(answer.expect(200).text(), "<h1>top</h1>");
+    registry.asked("GET", &pushed.layers[0]).await;
+    site.stop().await;
 }

@@ -35,6 +35,7 @@ use crate::reference::{Target, split_target};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use std::sync::Arc;
 use std::time::Duration;
 
 const READ_ONLY: HeaderName = HeaderName::from_static("x-blobserve-readonly");
@@ -129,6 +130,11 @@ impl Serve {
             let ask = ask(&request.headers);
             return Box::pin(self.tell(question, reference, ask, &serves, request)).await;
         }
+        let shared = matches!(serves, Serves::Paths);
+        let may_redirect = hosts::may_redirect(&request.method, &request.headers);
+        if shared && may_redirect && self.images.has_origins(&reference.repository) {
+            return Box::pin(self.to_origin(&asked, host.as_ref(), request)).await;
+        }
         let view = match self.view(&serves, &asked, request).await {
             Ok(view) => view,
             Err(mut response) => {
@@ -138,36 +144,31 @@ impl Serve {
                 return Err(response);
             }
         };
-        let may_redirect = hosts::may_redirect(&request.method, &request.headers);
-        let shared = matches!(serves, Serves::Paths);
-        let (view, leaves) = match serves {
-            Serves::Paths => {
-                let leaves = view.info.origin && may_redirect;
-                (view, leaves)
-            }
-            Serves::Image(host) => (host.shown.of(view), false),
+        let view = match serves {
+            Serves::Image(host) => host.shown.of(view),
             Serves::Origin(label) if !view.info.origin => return Err(no_origin(label)),
-            Serves::Origin(_) => (view, false),
+            Serves::Paths | Serves::Origin(_) => view,
         };
-        let outcome = match leaves {
-            true => Box::pin(self.to_origin(&view, &asked, host.as_ref(), request)).await,
-            false => {
-                let snapshot = shared && may_redirect && view.info.redirect_to_digest;
-                self.of_image(&view, &asked, request, snapshot).await
-            }
-        };
-        let (mut response, how) = match outcome {
+        let snapshot = shared && may_redirect && view.info.redirect_to_digest;
+        let (mut response, how) = match self.of_image(&view, &asked, request, snapshot).await {
             Ok((response, how)) => (response, how),
             Err(response) => (response, None),
         };
         complete(&mut response, how, &view.info, &asked, &request.headers);
-        if shared && self.sandbox_unconfigured && !view.info.configured {
+        if shared {
+            self.sandbox(&mut response, &view.info);
+        }
+        Ok(response)
+    }
+
+    /// Images that share an origin are kept apart.
+    fn sandbox(&self, response: &mut Response<Body>, info: &ViewInfo) {
+        if self.sandbox_unconfigured && !info.configured {
             let headers = response.headers_mut();
             let own = headers.get(header::CONTENT_SECURITY_POLICY);
             let sandbox = own.and_then(listing::sandboxed).unwrap_or(SANDBOX);
             headers.insert(header::CONTENT_SECURITY_POLICY, sandbox);
         }
-        Ok(response)
     }
 
     /// Step 1, for scripts of other origins. Never asks a registry.
@@ -239,15 +240,49 @@ impl Serve {
         outcome.map_err(|failed| error::image(&failed))
     }
 
-    /// The end of step 3, elsewhere. The label is on disk before anyone is sent there.
+    /// Step 3, where the image's files are elsewhere: they are not fetched for that. The label is on disk before
+    /// anyone is sent there.
     async fn to_origin(
         &self,
-        view: &View,
         asked: &Asked<'_>,
         host: Option<&Host<'_>>,
         request: &Parts,
-    ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
-        let info = &view.info;
+    ) -> Result<Response<Body>, Response<Body>> {
+        let reference = &asked.target.reference;
+        if let Some(visit) = Visit::of(&request.extensions) {
+            visit.waits();
+        }
+        let resolving = self.images.resolve(reference);
+        let resolved = match self.timeout {
+            None => resolving.await.map_err(|failed| error::image(&failed)),
+            Some(deadline) => match tokio::time::timeout(deadline, resolving).await {
+                Ok(outcome) => outcome.map_err(|failed| error::image(&failed)),
+                Err(_) => Err(error::timeout()),
+            },
+        };
+        let info = match resolved {
+            Ok(info) => info,
+            Err(mut response) => {
+                if let Some(site) = self.images.site(&reference.repository) {
+                    fields::of_configuration(&mut response, site, &request.headers, false);
+                }
+                return Err(response);
+            }
+        };
+        let (Ok(mut response) | Err(mut response)) =
+            self.moved_to_origin(&info, asked, host, request).await;
+        complete(&mut response, None, &info, asked, &request.headers);
+        self.sandbox(&mut response, &info);
+        Ok(response)
+    }
+
+    async fn moved_to_origin(
+        &self,
+        info: &Arc<ViewInfo>,
+        asked: &Asked<'_>,
+        host: Option<&Host<'_>>,
+        request: &Parts,
+    ) -> Result<Response<Body>, Response<Body>> {
         let label = match info.redirect_to_digest {
             true => self.images.origin(&redirect::exact(info)).await,
             false => self.images.origin(&info.reference).await,
@@ -260,7 +295,7 @@ impl Serve {
             .ok_or_else(|| no_origin(&label))?;
         let mut response = redirect::answer(307, &location, &CachePolicy::of(info))?;
         fields::vary(response.headers_mut(), redirect::OURS);
-        Ok((response, None))
+        Ok(response)
     }
 
     /// Steps 4 to 7, with how a file came to be the answer, if one is. `snapshot`: documents redirect to

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Bytes of referrers that are remembered.
 const MOST_REFERRERS: usize = 16 << 20;
@@ -33,7 +33,7 @@ const MANIFEST_LASTS: Duration = Duration::from_secs(60);
 
 /// What was asked about images lately.
 pub(super) struct Abouts {
-    /// What a tag means: of a manifest or an index. The ledger has what was also prepared.
+    /// What a tag means: of a manifest or an index. The ledger has what was also prepared, or may never be.
     tags: Recent<Reference, Digest>,
     /// By the digest of a manifest or an index; with the digest of the manifest.
     manifests: Recent<(Repository, Digest), (Digest, Arc<About>)>,
@@ -220,6 +220,24 @@ impl Images {
         policy.is_some_and(|policy| policy.repo.about)
     }
 
+    /// Whether the configuration gives each of the repository's images an origin of its own. Never waits.
+    pub fn has_origins(&self, repository: &Repository) -> bool {
+        let policy = self.0.policies.of(repository);
+        policy.is_some_and(|policy| policy.origin)
+    }
+
+    /// What decides how an answer about the image is sent that needs none of its files: no layer is fetched, and
+    /// nothing is said of workdir and rules. The image is in the catalogue from now on.
+    ///
+    /// # Errors
+    /// As [`Images::get`], but for what is wrong with layers.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Arc<ViewInfo>, ImageError> {
+        if let Some(view) = self.warm(reference) {
+            return Ok(view.info);
+        }
+        self.unless_draining(self.0.info(reference)).await
+    }
+
     /// What the manifest of an image says. Dropping the future does not stop what is asked of a registry.
     ///
     /// # Errors
@@ -248,6 +266,27 @@ impl Images {
 }
 
 impl Inner {
+    async fn info(self: &Arc<Self>, reference: &Reference) -> Result<Arc<ViewInfo>, ImageError> {
+        let (policy, digest) = self.meant(reference, Ask::Normal).await?;
+        let exact = Reference {
+            repository: reference.repository.clone(),
+            version: Version::Digest(digest),
+        };
+        if let Some(error) = self.missing.get(&exact) {
+            return Err(error);
+        }
+        let image = self.preparer.image(&reference.repository, digest).await;
+        if let Err(error @ ImageError::NotFound(_)) = &image {
+            self.missing.put(exact, error.clone());
+        }
+        let (image, repository) = (image?, &reference.repository);
+        self.preparer
+            .note(repository, digest, &image, &policy)
+            .await;
+        self.note(reference, &policy, digest, &image).await;
+        Ok(info(&policy, reference, image.digest))
+    }
+
     async fn about(
         self: &Arc<Self>,
         reference: &Reference,
@@ -375,9 +414,16 @@ impl Inner {
             self.abouts.tags.learn(reference.clone(), digest, age);
         }
         let (inner, asked) = (self.clone(), reference.clone());
+        // Nobody comes for its files by the tag, so that nobody else writes this down.
+        let leads_away = policy.origin && policy.repo.redirect_to_digest;
         let asking = || async move {
+            let validated = SystemTime::now();
             let digest = inner.resolve(&asked).await?;
             inner.preparer.tag_means(&asked.repository, digest).await;
+            if leads_away {
+                let known = KnownTag { digest, validated };
+                inner.preparer.ledger.put_tag(&asked, &known).await;
+            }
             Ok(digest)
         };
         self.abouts.tags.get(reference.clone(), asking).await

@@ -16,7 +16,7 @@ mod names;
 mod tests;
 
 use super::policy::Policy;
-use super::prepare::{Image, Prepared, Preparer};
+use super::prepare::{Image, Preparer};
 use super::{Images, Inner, ledger};
 use crate::blobspace::Blobspace;
 use crate::digest::Digest;
@@ -194,12 +194,12 @@ impl Inner {
         reference: &Reference,
         policy: &Policy,
         digest: Digest,
-        prepared: &Prepared,
+        image: &Image,
     ) {
         if matches!(reference.version, Version::Digest(_)) {
             return;
         }
-        let meaning = Meaning::of(digest, &prepared.image, policy);
+        let meaning = Meaning::of(digest, image, policy);
         let (names, reference) = (self.names.clone(), reference.clone());
         ledger::blocking(move || names.note(&reference, &meaning)).await;
     }

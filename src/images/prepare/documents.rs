@@ -65,7 +65,7 @@ impl Resolved {
 
 impl Preparer {
     /// What is to be served of the digest.
-    pub(super) async fn image(
+    pub(in crate::images) async fn image(
         self: &Arc<Self>,
         repository: &Repository,
         digest: Digest,
