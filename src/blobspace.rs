@@ -74,7 +74,7 @@ pub enum BlobspaceError {
     },
     /// What is pinned leaves less than is needed, and is never evicted (507).
     #[error(
-        "pinned images hold {pinned} of maxSizeBytes, {bound} bytes: unpin one, or raise the bound"
+        "pinned images hold {pinned} of maxSizeBytes, {bound} bytes: unpin one (or `retain` fewer), or raise the bound"
     )]
     Pinned {
         /// Bytes of pinned packs.

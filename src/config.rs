@@ -253,6 +253,8 @@ pub struct RepoConfig {
     pub inline_static: Vec<InlineStatic>,
     /// Globs of tags that never move.
     pub immutable_tags: Vec<String>,
+    /// Globs of tags whose images are never evicted.
+    pub retain: Vec<String>,
     /// Overrides `listing`.
     pub listing: Option<bool>,
     /// Overrides `cache`: what is not set here is as there.

@@ -232,6 +232,10 @@ async fn pre_pull(
     lifecycle: Lifecycle,
     fail: watch::Sender<Option<String>>,
 ) {
+    let pins = images.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || pins.apply_retain()).await {
+        tracing::error!(%error, "pinning what `retain` names failed");
+    }
     let mut pulls = tokio::task::JoinSet::new();
     for (name, repo) in &config.repos {
         for tag in &repo.pre_pull {

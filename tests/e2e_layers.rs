@@ -249,6 +249,41 @@ async fn a_layer_in_another_compression_is_not_fetched_where_the_repository_has_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_is_complete_is_not_touched_by_another_compression_of_its_layers() {
+    let registry = Registry::start().await;
+    let gzip = Image::of(base()).layer(upper());
+    registry.push("team/app", "v1", &gzip);
+    let zstd = Image::of(base().encoding(Encoding::Zstd(2)));
+    let zstd = zstd.layer(upper().encoding(Encoding::Plain));
+    let second = registry.push("team/app", "v2", &zstd);
+    let site = with(&registry, "team/app", json!({"layers": "all"})).await;
+    let packs = || {
+        let entries = std::fs::read_dir(site.blobspace().join("packs")).expect("packs");
+        let entries = entries.map(|entry| entry.expect("readable"));
+        let facts = |entry: std::fs::DirEntry| {
+            use std::os::unix::fs::MetadataExt;
+            (entry.file_name(), entry.metadata().expect("there").ino())
+        };
+        entries
+            .map(facts)
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let get = async |tag: &str| {
+        let path = registry.path(&format!("team/app:{tag}"), "/index.html");
+        assert_eq!(site.get(&path).await.expect(200).text(), "upper");
+    };
+    get("v1").await;
+    let before = packs();
+    assert_eq!(before.len(), 3, "two layers and their index: {before:?}");
+    get("v2").await;
+    for layer in &second.layers {
+        assert_eq!(registry.count_blob_gets(layer), 0);
+    }
+    assert_eq!(packs(), before, "the same files");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn layers_come_side_by_side_and_the_first_failure_ends_the_others() {
     let registry = Registry::start().await;
     let slow = Layer::new().many("slow", 40, 100_000);

@@ -99,14 +99,18 @@ fn table(images: &[ImageRecord], now: SystemTime) -> String {
     for image in images {
         for (number, reference) in image.references.iter().enumerate() {
             let first = |text: String| if number == 0 { text } else { String::new() };
-            let pinned = image.pinned_references.contains(reference);
+            let pinned = match why_pinned(image, reference) {
+                Some(Why::Command) => "yes",
+                Some(Why::Retain) => "retain",
+                None => "",
+            };
             rows.push([
                 first(short(&image.id).to_owned()),
                 first(image.size.map_or("-".into(), bytes)),
                 first(bytes(image.unpacked)),
                 first(image.platform.clone().unwrap_or("-".into())),
                 first(ago(image.last_used, now)),
-                if pinned { "yes" } else { "" }.to_owned(),
+                pinned.to_owned(),
                 reference.clone(),
             ]);
         }
@@ -136,8 +140,11 @@ fn shown(image: &ImageRecord, now: SystemTime) -> String {
     };
     line("ID", &image.id);
     for reference in &image.references {
-        let pinned = image.pinned_references.contains(reference);
-        let pinned = if pinned { " (pinned)" } else { "" };
+        let pinned = match why_pinned(image, reference) {
+            Some(Why::Command) => " (pinned)",
+            Some(Why::Retain) => " (pinned by `retain`)",
+            None => "",
+        };
         line("reference", &format!("{reference}{pinned}"));
     }
     line("manifest", &image.manifest);
@@ -186,6 +193,22 @@ fn visible(text: &str) -> String {
         false => c.to_string(),
     });
     escaped.collect()
+}
+
+/// What pins a reference.
+enum Why {
+    Command,
+    Retain,
+}
+
+fn why_pinned(image: &ImageRecord, reference: &String) -> Option<Why> {
+    let is_retained = image.retained_references.contains(reference);
+    let is_pinned = image.pinned_references.contains(reference);
+    match (is_retained, is_pinned) {
+        (true, _) => Some(Why::Retain),
+        (false, true) => Some(Why::Command),
+        (false, false) => None,
+    }
 }
 
 fn short(id: &str) -> &str {

@@ -27,6 +27,7 @@ pub(super) const REPO: &[&str] = &[
     "replacements",
     "inlineStatic",
     "immutableTags",
+    "retain",
     "listing",
     "cache",
     "spaFallback",
@@ -174,6 +175,7 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
         replacements,
         inline_static,
         immutable_tags: reader.texts(section.get("immutableTags"), glob),
+        retain: reader.texts(section.get("retain"), glob),
         listing: reader.flag(section.get("listing")),
         cache: section
             .node("cache")

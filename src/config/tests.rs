@@ -386,6 +386,7 @@ fn what_cannot_be_meant_is_refused() {
             repo("immutableTags: [\"[\"]"),
             "immutableTags[0]: \"[\" is not a glob",
         ),
+        (repo("retain: [\"[\"]"), "retain[0]: \"[\" is not a glob"),
         (repo("immutableTags: [\"\"]"), "immutableTags[0]: is empty"),
         (
             repo("listing: 1"),
@@ -452,7 +453,7 @@ blobserve:
     LOCALHOST:5000: {plainHttp: true}
   repos:
     a.b/c:
-    docker.io/nginx: {immutableTags: ['v*', '[0-9].{0,1}'], listing: true, encodings: sidecars}
+    docker.io/nginx: {immutableTags: ['v*', '[0-9].{0,1}'], retain: ['v*'], listing: true, encodings: sidecars}
   allowPrivate: true
   anyRepoCredentials: true
   headAnyPath: true
@@ -524,6 +525,7 @@ blobserve:
     );
     let nginx = RepoConfig {
         immutable_tags: vec!["v*".into(), "[0-9].{0,1}".into()],
+        retain: vec!["v*".into()],
         listing: Some(true),
         encodings: Some(Encodings::Sidecars),
         ..RepoConfig::default()

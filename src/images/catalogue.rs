@@ -6,6 +6,7 @@
 //! with one configuration digest (its ID) have in common; with its last name it is gone from here.
 //!
 //! Pins are the blobspace's ([`Blobspace::pin`]), one a reference; that of a tag follows it when it moves.
+//! What the configuration's `retain` names has another one, which no command ends.
 //!
 //! What a caller may rely on: looking is no use of anything, so it moves no last use. All of it blocks.
 
@@ -54,6 +55,9 @@ pub struct ImageRecord {
     pub references: Vec<String>,
     /// Those of them that are pinned.
     pub pinned_references: Vec<String>,
+    /// Those of `pinned_references` that the configuration's `retain` pins.
+    #[serde(default)]
+    pub retained_references: Vec<String>,
     /// Any of them is pinned.
     pub pinned: bool,
     /// Of its manifest.
@@ -183,6 +187,7 @@ impl Meaning {
             digest,
             manifest: image.digest,
             selected: image.selected(&policy.repo.layers),
+            is_retained: false,
         }
     }
 }
@@ -199,9 +204,22 @@ impl Inner {
         if matches!(reference.version, Version::Digest(_)) {
             return;
         }
-        let meaning = Meaning::of(digest, image, policy);
+        let meaning = Meaning {
+            is_retained: policy.is_retained(&reference.version),
+            ..Meaning::of(digest, image, policy)
+        };
         let (names, reference) = (self.names.clone(), reference.clone());
         ledger::blocking(move || names.note(&reference, &meaning)).await;
+    }
+
+    /// Pins what `retain` says, and ends pins of what it says no more: the configuration may be another
+    /// one than that of the last start. Blocking.
+    pub(super) fn apply_retain(&self) {
+        let is_retained = |reference: &Reference| {
+            let policy = self.policies.of(&reference.repository);
+            policy.is_some_and(|policy| policy.is_retained(&reference.version))
+        };
+        self.names.retain(is_retained);
     }
 
     /// Writes down when views were asked for last, which else is known while they last. Blocking.

@@ -31,6 +31,7 @@ pub(super) struct Policy {
     pub(super) repr_digest: bool,
     pub(super) rules: Option<Rules>,
     immutable_tags: GlobSet,
+    retain: GlobSet,
 }
 
 impl Policies {
@@ -50,6 +51,7 @@ impl Policies {
                 encodings: repo.encodings.unwrap_or(config.encodings),
                 rules: Rules::new(&repo.replacements),
                 immutable_tags: globs(&repo.immutable_tags),
+                retain: globs(&repo.retain),
                 repo: repo.clone(),
             })
         };
@@ -77,6 +79,14 @@ impl Policy {
         match version {
             Version::Digest(_) => true,
             Version::Tag(tag) => self.immutable_tags.is_match(&**tag),
+        }
+    }
+
+    /// The reference's image is never evicted.
+    pub(super) fn is_retained(&self, version: &Version) -> bool {
+        match version {
+            Version::Digest(_) => false,
+            Version::Tag(tag) => self.retain.is_match(&**tag),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Changing: references and images are removed, pinned, unpinned.
 
 use super::look::{Known, found, own_packs};
+use super::names::Name;
 use super::{Catalogue, ImageRecord};
 use crate::blobspace::{Key, RecordKind};
 use crate::digest::Digest;
@@ -18,6 +19,9 @@ impl Catalogue {
                 "`{0}` is pinned: `blobserve image unpin {0}` first",
                 pinned.name.reference
             ));
+        }
+        for known in &gone {
+            self.check_not_retained(&known.name)?;
         }
         let image = self.image(&all, &gone[0].name.id, &own_packs(&all));
         for reference in gone.iter().filter_map(|known| known.name.parsed()) {
@@ -69,8 +73,19 @@ impl Catalogue {
         let all = self.known();
         for known in found(&all, what)? {
             self.names.blobspace.unpin(&known.name.key());
+            self.check_not_retained(&known.name)?;
         }
         self.show(what)
+    }
+
+    fn check_not_retained(&self, name: &Name) -> Result<(), String> {
+        match self.is_retained(name) {
+            true => Err(format!(
+                "`{}` is kept by `retain` of its repository: take it out of the configuration, and restart",
+                name.reference
+            )),
+            false => Ok(()),
+        }
     }
 }
 

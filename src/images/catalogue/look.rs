@@ -72,10 +72,16 @@ impl Catalogue {
             .flat_map(|(manifest, _)| manifest.layers.iter().enumerate())
             .map(|(number, layer)| self.layer(described, number, layer, &repositories))
             .collect();
-        let pinned_references: Vec<String> = of_it()
-            .filter(|known| self.names.blobspace.is_pinned(&known.name.key()))
-            .map(|known| known.name.reference.clone())
-            .collect();
+        let (mut pinned_references, mut retained_references) = (Vec::new(), Vec::new());
+        for Known { name, .. } in of_it() {
+            let is_retained = self.is_retained(name);
+            if is_retained || self.names.blobspace.is_pinned(&name.key()) {
+                pinned_references.push(name.reference.clone());
+            }
+            if is_retained {
+                retained_references.push(name.reference.clone());
+            }
+        }
         let on_disk: BTreeMap<&str, u64> = layers
             .iter()
             .filter_map(|layer| Some((layer.digest.as_str(), layer.unpacked?)))
@@ -86,6 +92,7 @@ impl Catalogue {
             references: of_it().map(|known| known.name.reference.clone()).collect(),
             pinned: !pinned_references.is_empty(),
             pinned_references,
+            retained_references,
             manifest: manifest_digest.cloned().unwrap_or_default(),
             chain_id: chain_id(described.diff_ids.iter().copied()).map(|chain| chain.to_string()),
             artifact_type: described
@@ -114,6 +121,11 @@ impl Catalogue {
             layers,
             configuration: None,
         }
+    }
+
+    /// The configuration pins it.
+    pub(super) fn is_retained(&self, name: &Name) -> bool {
+        self.names.blobspace.is_pinned(&name.retain_key())
     }
 
     /// When the image was used by that name, microseconds since 1970: the last request for it, or the end of

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What the names of pins by configuration begin with.
+const RETAIN: &str = "retain-";
+
 /// What a reference means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Name {
@@ -40,6 +43,10 @@ impl Name {
     pub(super) fn key(&self) -> String {
         hashed(&self.reference)
     }
+    /// Of the pin that the configuration gives it.
+    pub(super) fn retain_key(&self) -> String {
+        format!("{RETAIN}{}", self.key())
+    }
 }
 
 /// What the documents say of an image, as far as they are here.
@@ -62,6 +69,8 @@ pub(super) struct Meaning {
     pub(super) manifest: Digest,
     /// Numbers of the layers that are served.
     pub(super) selected: Vec<usize>,
+    /// The configuration pins it.
+    pub(super) is_retained: bool,
 }
 
 /// The records. Clones share.
@@ -90,6 +99,7 @@ impl Names {
         if let Some(there) = there {
             name.id = there.id.clone();
             if name == there {
+                self.retain_one(&name, meaning.is_retained, false);
                 return;
             }
         }
@@ -114,6 +124,41 @@ impl Names {
         if let Err(error) = pinned {
             tracing::warn!(%reference, %error, "name or pin of an image not written");
         }
+        self.retain_one(&name, meaning.is_retained, true);
+    }
+
+    /// `moved`: the name may mean another image than its pin.
+    fn retain_one(&self, name: &Name, is_retained: bool, moved: bool) {
+        let key = name.retain_key();
+        match (is_retained, self.blobspace.is_pinned(&key)) {
+            (true, is_pinned) if moved || !is_pinned => {
+                if let Err(error) = self.blobspace.pin(&key, self.pin_of(name)) {
+                    let reference = &name.reference;
+                    tracing::warn!(%reference, %error, "an image to be retained is not");
+                }
+            }
+            (false, true) => self.blobspace.unpin(&key),
+            _ => {}
+        }
+    }
+
+    /// Pins those references, and ends what else was pinned so.
+    pub(super) fn retain(&self, is_retained: impl Fn(&Reference) -> bool) {
+        let mut retained = BTreeSet::new();
+        for name in self.all() {
+            let is_retained = name
+                .parsed()
+                .is_some_and(|reference| is_retained(&reference));
+            self.retain_one(&name, is_retained, false);
+            if is_retained {
+                retained.insert(name.retain_key());
+            }
+        }
+        for pin in self.blobspace.record_names(RecordKind::Pin) {
+            if pin.starts_with(RETAIN) && !retained.contains(&pin) {
+                self.blobspace.unpin(&pin);
+            }
+        }
     }
 
     /// The reference was asked for at that time, microseconds since 1970.
@@ -125,6 +170,7 @@ impl Names {
     pub(super) fn remove(&self, reference: &Reference) {
         let key = hashed(&reference.to_string());
         self.blobspace.unpin(&key);
+        self.blobspace.unpin(&format!("{RETAIN}{key}"));
         self.blobspace.remove_record(RecordKind::Name, &key);
     }
 

@@ -60,6 +60,7 @@ fn note(names: &Names, reference: &str, manifest: Digest, selected: &[usize]) {
         digest: manifest,
         manifest,
         selected: selected.to_vec(),
+        is_retained: false,
     };
     names.note(&Reference::parse(reference).unwrap(), &meaning);
 }
