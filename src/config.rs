@@ -106,6 +106,12 @@ pub struct HostConfig {
     pub listing: Option<bool>,
     /// Overrides that of the repository.
     pub cache: Option<CacheConfig>,
+    /// Overrides that of the repository: what is not set here is as there. None: nothing differs.
+    pub site: Option<SiteConfig>,
+    /// Overrides that of the repository.
+    pub encodings: Option<Encodings>,
+    /// Overrides that of the repository.
+    pub repr_digest: Option<bool>,
 }
 
 /// `origins`: `<label>.<domain>` serves one reference.
@@ -275,7 +281,7 @@ pub struct RepoConfig {
     pub layers: LayerSelection,
 }
 
-/// Keys of `repos.<name>`: how its files make a site, and what its answers carry.
+/// Keys of `repos.<name>` and `hosts.<name>`: how files make a site, and what answers carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteConfig {
     /// `spaFallback`: the file (cleaned, below the workdir) for navigations that lead to nothing.

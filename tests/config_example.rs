@@ -151,6 +151,9 @@ fn only_the_demonstration_differs_from_the_defaults() {
         workdir: None,
         listing: None,
         cache: None,
+        site: None,
+        encodings: None,
+        repr_digest: None,
     };
     expected.hosts.insert("site.localhost".into(), host);
     assert_eq!(example, expected);

@@ -231,3 +231,206 @@ async fn a_redirect_to_an_origin_leads_nowhere_else() {
     assert!(answer.header("content-security-policy").is_some());
     site.stop().await;
 }
+
+/// Two sites in one image, and what its repository says of them.
+async fn two_sites() -> (Registry, String, serde_json::Value) {
+    let registry = Registry::start().await;
+    let text = |path: &str| format!("<h1>{path}</h1>");
+    let layer = Layer::new()
+        .file("a/index.html", text("a"))
+        .file("a/404.html", text("a is lost"))
+        .file("a/app.js", "a")
+        .file("a/_redirects", "/old /app.js 302\n")
+        .file("b/index.html", text("b"))
+        .file("b/404.html", text("b is lost"))
+        .file("b/list/one.txt", "1")
+        .file("b/_redirects", "/old /list/ 301\n")
+        .file("b/_headers", "/*\n  X-File: b\n  X-Config: file\n");
+    registry.push("team/two", "v1", &Image::of(layer));
+    let name = registry.name("team/two");
+    let repository = json!({
+        "workdir": "/a", "spaFallback": "index.html", "notFoundPage": "404.html", "redirectsFile": true,
+        "responseHeaders": {"X-Config": "a", "X-Only-A": "1"}, "sandbox": ["allow-scripts"],
+        "crossOriginResourcePolicy": "same-origin", "cors": {"origins": ["https://a.example"], "maxAge": "1m"},
+    });
+    (registry, name, repository)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_show_one_image_as_two_sites_and_its_path_urls_stay_as_they_were() {
+    let (registry, name, repository) = two_sites().await;
+    let reference = format!("{name}:v1");
+    let site = Site::start(
+        &[&registry],
+        json!({
+            "allowAnyRepo": false,
+            "repos": {&name: repository},
+            "hosts": {
+                "a.example": {"reference": &reference},
+                "b.example": {"reference": &reference, "workdir": "b", "spaFallback": false, "headersFile": true,
+                    "listing": true, "responseHeaders": {"X-Config": "b"}, "sandbox": false,
+                    "crossOriginResourcePolicy": "cross-origin", "cors": {"origins": ["https://b.example"]},
+                    "encodings": "off", "reprDigest": true},
+                "c.example": {"reference": &reference, "notFoundPage": false, "spaFallback": false,
+                    "redirectsFile": false, "responseHeaders": {}},
+            },
+        }),
+    )
+    .await;
+    let by_path = |path: &str| registry.path("team/two:v1", path);
+    let html = ("Accept", "text/html");
+    let ask = |host: &'static str, path: String, fields: Vec<(&'static str, &'static str)>| {
+        let client = site.client;
+        async move {
+            let mut all = vec![("Host", host)];
+            all.extend(fields);
+            client.request("GET", &path, &all).await
+        }
+    };
+    // Twice: the second time some of it comes from memory.
+    for round in 0..2 {
+        // Host, path, Accept: text/html; status, body, Location.
+        let table = [
+            ("paths", by_path("/"), true, 200, "<h1>a</h1>", None),
+            ("paths", by_path("/route"), true, 200, "<h1>a</h1>", None),
+            (
+                "paths",
+                by_path("/lost.css"),
+                false,
+                404,
+                "<h1>a is lost</h1>",
+                None,
+            ),
+            ("paths", by_path("/old"), false, 302, "", Some("./app.js")),
+            ("a.example", "/".into(), true, 200, "<h1>a</h1>", None),
+            ("a.example", "/route".into(), true, 200, "<h1>a</h1>", None),
+            (
+                "a.example",
+                "/lost.css".into(),
+                false,
+                404,
+                "<h1>a is lost</h1>",
+                None,
+            ),
+            ("a.example", "/old".into(), false, 302, "", Some("./app.js")),
+            ("b.example", "/".into(), true, 200, "<h1>b</h1>", None),
+            (
+                "b.example",
+                "/route".into(),
+                true,
+                404,
+                "<h1>b is lost</h1>",
+                None,
+            ),
+            (
+                "b.example",
+                "/app.js".into(),
+                false,
+                404,
+                "<h1>b is lost</h1>",
+                None,
+            ),
+            ("b.example", "/old".into(), false, 301, "", Some("./list/")),
+            ("c.example", "/route".into(), true, 404, "no file", None),
+            ("c.example", "/old".into(), false, 404, "no file", None),
+        ];
+        for (host, path, navigates, status, body, location) in table {
+            let fields = if navigates { vec![html] } else { Vec::new() };
+            let answer = ask(host, path.clone(), fields).await;
+            let at = format!("round {round}: {host}{path}: {answer:?}");
+            assert_eq!(answer.status, status, "{at}");
+            assert!(answer.text().starts_with(body), "{at}");
+            if location.is_some() {
+                assert_eq!(answer.header("location"), location, "{at}");
+            }
+        }
+        let fields = [
+            "x-config",
+            "x-only-a",
+            "x-file",
+            "content-security-policy",
+            "cross-origin-resource-policy",
+        ];
+        let a = [
+            Some("a"),
+            Some("1"),
+            None,
+            Some("sandbox allow-scripts"),
+            Some("same-origin"),
+        ];
+        let b = [Some("b"), None, Some("b"), None, Some("cross-origin")];
+        let c = [
+            None,
+            None,
+            None,
+            Some("sandbox allow-scripts"),
+            Some("same-origin"),
+        ];
+        for (host, path, wanted) in [
+            ("paths", by_path("/index.html"), a),
+            ("a.example", "/index.html".into(), a),
+            ("b.example", "/index.html".into(), b),
+            ("c.example", "/index.html".into(), c),
+        ] {
+            let answer = ask(host, path, Vec::new()).await.expect(200);
+            assert_eq!(fields.map(|name| answer.header(name)), wanted, "{host}");
+            assert_eq!(answer.header("repr-digest").is_some(), host == "b.example");
+            let allowed = |origin: &'static str, path: String| {
+                let asked = ask(host, path, vec![("Origin", origin)]);
+                async move { asked.await.header("access-control-allow-origin").is_some() }
+            };
+            let path = match host {
+                "paths" => by_path("/index.html"),
+                _ => "/index.html".into(),
+            };
+            let of_a = allowed("https://a.example", path.clone()).await;
+            let of_b = allowed("https://b.example", path).await;
+            assert_eq!(
+                (of_a, of_b),
+                (host != "b.example", host == "b.example"),
+                "{host}"
+            );
+        }
+    }
+    let listing = ask("b.example", "/list/".into(), Vec::new()).await;
+    assert!(listing.expect(200).text().contains("one.txt"));
+    for (host, origin, allowed) in [
+        ("a.example", "https://a.example", true),
+        ("a.example", "https://b.example", false),
+        ("b.example", "https://a.example", false),
+        ("b.example", "https://b.example", true),
+    ] {
+        let fields = [
+            ("Host", host),
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "GET"),
+        ];
+        let answer = site.request("OPTIONS", "/x", &fields).await.expect(204);
+        let told = answer.header("access-control-allow-origin");
+        assert_eq!(told, allowed.then_some(origin), "{host} {origin}");
+        // What the host does not say of CORS is its repository's.
+        let age = answer.header("access-control-max-age");
+        assert_eq!(age, allowed.then_some("60"), "{host} {origin}");
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_on_a_host_carries_what_the_host_says() {
+    let (registry, name, repository) = two_sites().await;
+    let site = Site::start(
+        &[&registry],
+        json!({
+            "repos": {&name: repository},
+            "hosts": {"b.example": {"reference": format!("{name}:missing"), "workdir": "/b",
+                "responseHeaders": {"X-Config": "b"}, "cors": {"origins": ["https://b.example"]}}},
+        }),
+    )
+    .await;
+    let fields = [("Host", "b.example"), ("Origin", "https://b.example")];
+    let answer = site.request("GET", "/", &fields).await.expect_error(404);
+    assert_eq!(answer.header("x-config"), Some("b"));
+    let told = answer.header("access-control-allow-origin");
+    assert_eq!(told, Some("https://b.example"));
+    site.stop().await;
+}

@@ -327,6 +327,13 @@ impl<'f> Reader<'f> {
     }
 }
 
+impl Field<'_> {
+    /// `false`: where no flag is expected, that there is none of it.
+    pub(super) fn is_false(&self) -> bool {
+        matches!(self.value, Value::Bool(false))
+    }
+}
+
 impl<'a> Section<'a> {
     /// The value of a key of this section's schema.
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {

@@ -3,25 +3,39 @@
 use super::answers::cache;
 use super::decode::{Field, Reader};
 use super::named::inside;
+use super::site::site;
 use super::tree::Node;
-use super::{CacheConfig, HostConfig, OriginsConfig};
+use super::{CacheConfig, HostConfig, OriginsConfig, SiteConfig, units};
 use crate::reference::Reference;
 use crate::reference::grammar::is_domain;
 use std::collections::BTreeMap;
 
-pub(super) const HOST: &[&str] = &["reference", "workdir", "listing", "cache"];
+pub(super) const HOST: &[&str] = &[
+    "reference",
+    "workdir",
+    "listing",
+    "cache",
+    "spaFallback",
+    "notFoundPage",
+    "redirectsFile",
+    "headersFile",
+    "responseHeaders",
+    "sandbox",
+    "crossOriginResourcePolicy",
+    "cors",
+    "encodings",
+    "reprDigest",
+];
 pub(super) const ORIGINS: &[&str] = &["domain", "unconfigured"];
 /// Longest host name (RFC 1035 §2.3.4, as text without its last dot).
 const MOST_NAME: usize = 253;
 /// A label and its dot, before the domain.
 const LABEL: usize = 53;
 
-/// What a host has of its reference's repository.
-#[derive(Clone, Copy)]
+/// What a host has of its reference's repository, where it does not say otherwise.
 pub(super) struct OfRepository {
     pub(super) cache: CacheConfig,
-    /// Its images may have rules, which hold in its own workdir.
-    pub(super) rules: bool,
+    pub(super) site: SiteConfig,
 }
 
 /// `of`: what the repository of a reference says; None: it is not served.
@@ -68,15 +82,15 @@ fn host(
         .node("cache")
         .map(|node| cache(reader, node, &section.path_of("cache"), &repository.cache))
         .filter(|cache| *cache != repository.cache);
-    if workdir.is_some() && repository.rules {
-        let message = "cannot be another one than the repository's, which honours `redirectsFile` or `headersFile` in its own: remove it, or them";
-        reader.error(section.line, &section.path_of("workdir"), message);
-    }
+    let site = Some(site(reader, &section, &repository.site));
     Some(HostConfig {
         reference,
         workdir,
         listing,
         cache,
+        site: site.filter(|site| *site != repository.site),
+        encodings: reader.text(section.get("encodings"), units::encodings),
+        repr_digest: reader.flag(section.get("reprDigest")),
     })
 }
 
@@ -141,11 +155,20 @@ fn domain(text: &str) -> Result<(String, Option<u16>), String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, Mode, parse};
+    use super::*;
+    use crate::config::{Config, Encodings, Mode, parse};
+    use crate::reference::Repository;
+    use http::header::{HeaderName, HeaderValue};
+    use std::time::Duration;
+
+    /// Of `r.example/rules`.
+    const REPO: &str = "{redirectsFile: true, spaFallback: /app.html, notFoundPage: 404.html, \
+        responseHeaders: {X-A: a, X-B: b}, sandbox: [allow-scripts], crossOriginResourcePolicy: same-site, \
+        cors: {origins: [\"*\"], maxAge: 1h}}";
 
     fn read(text: &str) -> Result<Config, String> {
         let text = format!(
-            "blobserve:\n  repos: {{r.example/docs: {{}}, r.example/rules: {{redirectsFile: true}}}}\n  {text}\n"
+            "blobserve:\n  repos: {{r.example/docs: {{}}, r.example/rules: {REPO}}}\n  {text}\n"
         );
         match parse(&text, "config.yaml", Mode::Serve) {
             Ok(loaded) => Ok(loaded.config),
@@ -156,7 +179,7 @@ mod tests {
     #[test]
     fn hosts_are_known_by_their_lower_case_names() {
         let config = read(
-            "hosts: {Docs.Example.com.: {reference: \"r.example/docs:v1\", workdir: /srv, listing: true, cache: {maxAge: 1m}}, \"[::1]\": {reference: \"r.example/docs:v2\"}}",
+            "hosts: {Docs.Example.com.: {reference: \"r.example/docs:v1\", workdir: /srv, listing: true, cache: {maxAge: 1m}, encodings: off, reprDigest: true}, \"[::1]\": {reference: \"r.example/docs:v2\"}}",
         );
         let hosts = config.unwrap().hosts;
         let docs = &hosts["docs.example.com"];
@@ -166,7 +189,63 @@ mod tests {
             (docs.listing, docs.cache.unwrap().browser.max_age),
             (Some(true), 60)
         );
+        assert_eq!(
+            (docs.encodings, docs.repr_digest),
+            (Some(Encodings::Off), Some(true))
+        );
         assert_eq!(hosts["[::1]"].cache, None);
+        assert_eq!((&docs.site, hosts["[::1]"].encodings), (&None, None));
+    }
+
+    #[test]
+    fn a_host_has_of_its_repository_what_it_does_not_say_itself() {
+        let site = |keys: &str| {
+            let text =
+                format!("hosts: {{a.example: {{reference: \"r.example/rules:v1\", {keys}}}}}");
+            let config = read(&text).unwrap();
+            let of = &config.repos[&Repository::parse("r.example/rules").unwrap()];
+            (config.hosts["a.example"].site.clone(), of.site.clone())
+        };
+        for nothing in ["", "spaFallback: null, cors: {}", "redirectsFile: true"] {
+            assert_eq!(site(nothing).0, None, "{nothing}");
+        }
+        // What the host says, and what the repository's site is changed to by it.
+        type Change = fn(&mut SiteConfig);
+        let table: [(&str, Change); 10] = [
+            ("spaFallback: /b.html", |it| {
+                it.spa_fallback = Some("b.html".into());
+            }),
+            ("spaFallback: false, notFoundPage: false", |it| {
+                it.spa_fallback = None;
+                it.not_found_page = None;
+            }),
+            ("redirectsFile: false, headersFile: true", |it| {
+                it.redirects_file = false;
+                it.headers_file = true;
+            }),
+            ("responseHeaders: {x-b: c}", |it| {
+                it.headers = vec![(
+                    HeaderName::from_static("x-b"),
+                    HeaderValue::from_static("c"),
+                )];
+            }),
+            ("responseHeaders: {}", |it| it.headers.clear()),
+            ("sandbox: []", |it| it.sandbox = Some(Vec::new())),
+            ("sandbox: false", |it| it.sandbox = None),
+            ("crossOriginResourcePolicy: false", |it| {
+                it.resource_policy = None;
+            }),
+            ("cors: {origins: []}", |it| it.cors.origins.clear()),
+            ("cors: {maxAge: 1s, exposeHeaders: [X-A]}", |it| {
+                it.cors.max_age = Duration::from_secs(1);
+                it.cors.expose_headers = vec!["X-A".into()];
+            }),
+        ];
+        for (keys, change) in table {
+            let (got, mut wanted) = site(keys);
+            change(&mut wanted);
+            assert_eq!(got, Some(wanted), "{keys}");
+        }
     }
 
     #[test]
@@ -235,8 +314,16 @@ mod tests {
                 "repeated",
             ),
             (
-                "hosts: {a.example: {reference: \"r.example/rules:v1\", workdir: /x}}",
-                "workdir: cannot be another one",
+                "hosts: {a.example: {reference: \"r.example/docs:v1\", spaFallback: /}}",
+                "hosts.\"a.example\".spaFallback: \"/\" names no file",
+            ),
+            (
+                "hosts: {a.example: {reference: \"r.example/rules:v1\", cors: {credentials: true}}}",
+                "hosts.\"a.example\".cors.credentials: browsers send none",
+            ),
+            (
+                "hosts: {a.example: {reference: \"r.example/docs:v1\", origin: true}}",
+                "unknown key",
             ),
             (
                 "origins: {unconfigured: true}",

@@ -6,7 +6,9 @@ use super::layers;
 use super::schema::path;
 use super::site::site;
 use super::tree::Node;
-use super::{CacheConfig, InlineStatic, RegistryConfig, Replacement, RepoConfig, units};
+use super::{
+    CacheConfig, InlineStatic, RegistryConfig, Replacement, RepoConfig, SiteConfig, units,
+};
 use crate::reference::grammar::{is_domain, is_tag};
 use crate::reference::{Repository, canonical_host};
 use std::collections::BTreeMap;
@@ -181,7 +183,7 @@ fn repo(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CacheConfig)
             .node("cache")
             .map(|node| cache(reader, node, &section.path_of("cache"), otherwise))
             .filter(|cache| cache != otherwise),
-        site: site(reader, &section),
+        site: site(reader, &section, &SiteConfig::default()),
         origin: reader.flag(section.get("origin")).unwrap_or(false),
         encodings: reader.text(section.get("encodings"), units::encodings),
         layers: (reader.word(section.get("layers"), layers::parse)).unwrap_or_default(),

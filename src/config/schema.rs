@@ -7,7 +7,9 @@ use super::hosts::{HOST, ORIGINS, OfRepository, hosts, origins};
 use super::named::{INLINE_STATIC, REGISTRY, REPLACEMENT, REPO, registries, repos};
 use super::site::CORS;
 use super::tree::Node;
-use super::{BlobSpaceConfig, CacheConfig, Config, Encodings, Limits, Mode, Readiness, units};
+use super::{
+    BlobSpaceConfig, CacheConfig, Config, Encodings, Limits, Mode, Readiness, SiteConfig, units,
+};
 use crate::oci::Platform;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -87,6 +89,7 @@ pub(super) fn known_keys() -> Vec<String> {
         ("blobserve.repos.*.cache.", CACHE),
         ("blobserve.hosts.*.", HOST),
         ("blobserve.hosts.*.cache.", CACHE),
+        ("blobserve.hosts.*.cors.", CORS),
         ("blobserve.origins.", ORIGINS),
         ("blobserve.tls.", TLS),
         ("blobserve.accessLog.", ACCESS_LOG),
@@ -167,12 +170,12 @@ pub(super) fn decode(reader: &mut Reader<'_>, root: &Node, base: &Path) -> Confi
     let hosts = hosts(reader, section.get("hosts"), |reference| {
         let none = OfRepository {
             cache,
-            rules: false,
+            site: SiteConfig::default(),
         };
         match repos.get(&reference.repository) {
             Some(repo) => Some(OfRepository {
                 cache: repo.cache.unwrap_or(cache),
-                rules: repo.site.redirects_file || repo.site.headers_file,
+                site: repo.site.clone(),
             }),
             None => allow_any_repo.then_some(none),
         }

@@ -1,5 +1,5 @@
-//! Keys of `repos.<name>` that say how its files make a site: fallbacks, rules out of the image, and the
-//! fields that its answers carry.
+//! Keys of `repos.<name>`, and of `hosts.<name>` for what differs there, that say how files make a site:
+//! fallbacks, rules out of the image, and the fields that answers carry.
 
 use super::decode::{Field, Reader, Section};
 use super::named::inside;
@@ -34,24 +34,45 @@ const SANDBOX_TOKENS: &[&str] = &[
     "allow-top-navigation-to-custom-protocols",
 ];
 
-/// The keys stand among others in `section`.
-pub(super) fn site(reader: &mut Reader<'_>, section: &Section<'_>) -> SiteConfig {
-    let sandbox = section.get("sandbox");
-    let sandboxed = sandbox.is_some();
-    let tokens = reader.texts(sandbox, sandbox_token);
-    SiteConfig {
-        spa_fallback: reader.word(section.get("spaFallback"), file),
-        not_found_page: reader.word(section.get("notFoundPage"), file),
-        redirects_file: reader.flag(section.get("redirectsFile")).unwrap_or(false),
-        headers_file: reader.flag(section.get("headersFile")).unwrap_or(false),
-        headers: response_headers(reader, section.get("responseHeaders")),
-        sandbox: sandboxed.then_some(tokens),
-        resource_policy: reader.text(section.get("crossOriginResourcePolicy"), resource_policy),
-        cors: section
-            .node("cors")
-            .map(|node| cors(reader, node, &section.path_of("cors")))
-            .unwrap_or_default(),
+/// The keys stand among others in `section`. What is absent is as in `otherwise`; `false` in place of a text
+/// or a list says that there is none, whatever `otherwise` has.
+pub(super) fn site(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    otherwise: &SiteConfig,
+) -> SiteConfig {
+    let stated = |key| section.get(key).is_some();
+    let given = |key| section.get(key).filter(|field| !field.is_false());
+    let mut site = otherwise.clone();
+    if stated("spaFallback") {
+        site.spa_fallback = reader.word(given("spaFallback"), file);
     }
+    if stated("notFoundPage") {
+        site.not_found_page = reader.word(given("notFoundPage"), file);
+    }
+    if let Some(honoured) = reader.flag(section.get("redirectsFile")) {
+        site.redirects_file = honoured;
+    }
+    if let Some(honoured) = reader.flag(section.get("headersFile")) {
+        site.headers_file = honoured;
+    }
+    if stated("responseHeaders") {
+        site.headers = response_headers(reader, section.get("responseHeaders"));
+    }
+    if stated("sandbox") {
+        let tokens = given("sandbox");
+        site.sandbox = tokens
+            .is_some()
+            .then(|| reader.texts(tokens, sandbox_token));
+    }
+    if stated("crossOriginResourcePolicy") {
+        let policy = given("crossOriginResourcePolicy");
+        site.resource_policy = reader.text(policy, resource_policy);
+    }
+    if let Some(node) = section.node("cors") {
+        site.cors = cors(reader, node, &section.path_of("cors"), &otherwise.cors);
+    }
+    site
 }
 
 /// A file below the workdir, cleaned.
@@ -140,17 +161,25 @@ fn header_value(text: &str) -> Result<HeaderValue, String> {
     })
 }
 
-fn cors(reader: &mut Reader<'_>, node: &Node, at: &str) -> CorsConfig {
+/// Keys that are absent are as in `otherwise`.
+fn cors(reader: &mut Reader<'_>, node: &Node, at: &str, otherwise: &CorsConfig) -> CorsConfig {
     let section = reader.section(node, at, CORS, |_| None);
-    let config = CorsConfig {
-        origins: reader.texts(section.get("origins"), origin),
-        credentials: reader.flag(section.get("credentials")).unwrap_or(false),
-        request_headers: reader.texts(section.get("requestHeaders"), listed_header),
-        expose_headers: reader.texts(section.get("exposeHeaders"), listed_header),
-        max_age: reader
-            .duration(section.get("maxAge"))
-            .unwrap_or(CorsConfig::default().max_age),
-    };
+    let mut config = otherwise.clone();
+    for (key, list, check) in [
+        ("origins", &mut config.origins, origin as fn(&str) -> _),
+        ("requestHeaders", &mut config.request_headers, listed_header),
+        ("exposeHeaders", &mut config.expose_headers, listed_header),
+    ] {
+        if let Some(field) = section.get(key) {
+            *list = reader.texts(Some(field), check);
+        }
+    }
+    if let Some(credentials) = reader.flag(section.get("credentials")) {
+        config.credentials = credentials;
+    }
+    if let Some(max_age) = reader.duration(section.get("maxAge")) {
+        config.max_age = max_age;
+    }
     if config.credentials && config.origins.iter().any(|origin| origin == "*") {
         let message =
             "browsers send none where every origin is allowed: name the origins, or remove it";

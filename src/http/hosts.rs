@@ -130,8 +130,8 @@ mod tests {
         Hosts::new(&parse(&text, "config.yaml", Mode::Serve).unwrap().config)
     }
 
-    #[test]
-    fn each_host_is_that_of_its_site() {
+    #[tokio::test]
+    async fn each_host_is_that_of_its_site() {
         let none = hosts("{}");
         let some = hosts("{domain: user.example}");
         let shown = |hosts: &Hosts, field: &str| {
@@ -169,8 +169,8 @@ mod tests {
         assert!(matches!(some.of(None), Serves::Paths));
     }
 
-    #[test]
-    fn a_location_is_below_the_domain_whatever_is_asked_for() {
+    #[tokio::test]
+    async fn a_location_is_below_the_domain_whatever_is_asked_for() {
         let (own, fixed) = (
             hosts("{domain: u.example}"),
             hosts("{domain: \"u.example:8443\"}"),

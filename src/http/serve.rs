@@ -30,11 +30,13 @@ use super::path::{self, FilePath, PathError};
 use super::redirect;
 use super::repr_digest;
 use super::represent::{self, NOSNIFF};
-use crate::images::{Ask, Images, View, ViewInfo};
-use crate::reference::{Target, split_target};
+use crate::config::SiteConfig;
+use crate::images::{Ask, ImageError, Images, View, ViewInfo};
+use crate::reference::{Reference, Target, split_target};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,16 +140,15 @@ impl Serve {
         let view = match self.view(&serves, &asked, request).await {
             Ok(view) => view,
             Err(mut response) => {
-                if let Some(site) = self.images.site(&reference.repository) {
+                if let Some(site) = self.site(&serves, reference) {
                     fields::of_configuration(&mut response, site, &request.headers, false);
                 }
                 return Err(response);
             }
         };
         let view = match serves {
-            Serves::Image(host) => host.shown.of(view),
             Serves::Origin(label) if !view.info.origin => return Err(no_origin(label)),
-            Serves::Paths | Serves::Origin(_) => view,
+            Serves::Paths | Serves::Image(_) | Serves::Origin(_) => view,
         };
         let snapshot = shared && may_redirect && view.info.redirect_to_digest;
         let (mut response, how) = match self.of_image(&view, &asked, request, snapshot).await {
@@ -174,8 +175,17 @@ impl Serve {
     /// Step 1, for scripts of other origins. Never asks a registry.
     async fn preflight(&self, serves: &Serves<'_>, request: &Parts) -> Option<Response<Body>> {
         let target = self.target(serves, request.uri.path()).await.ok()?;
-        let site = self.images.site(&target.reference.repository)?;
+        let site = self.site(serves, &target.reference)?;
         fields::preflight(site, &request.headers)
+    }
+
+    /// What the configuration says of answers with this reference's files. None: it is not served. Never waits.
+    fn site<'a>(&'a self, serves: &Serves<'a>, reference: &Reference) -> Option<&'a SiteConfig> {
+        let own = match serves {
+            Serves::Image(host) => host.shown.site(),
+            Serves::Paths | Serves::Origin(_) => None,
+        };
+        own.or_else(|| self.images.site(&reference.repository))
     }
 
     /// Step 2.
@@ -208,30 +218,57 @@ impl Serve {
         })
     }
 
-    /// Step 3.
+    /// Step 3, as the host shows it.
     async fn view(
         &self,
         serves: &Serves<'_>,
         asked: &Asked<'_>,
         request: &Parts,
     ) -> Result<View, Response<Body>> {
-        let reference = &asked.target.reference;
-        if let Some(view) = self.images.warm(reference) {
+        let view = match self.images.warm(&asked.target.reference) {
+            Some(view) => view,
+            None => self.cold(serves, asked, request).await?,
+        };
+        let Serves::Image(host) = serves else {
             return Ok(view);
+        };
+        match host.shown.of(&view) {
+            Some(view) => Ok(view),
+            None => self.in_time(Box::pin(host.shown.make(view))).await,
         }
+    }
+
+    /// The view, fetched: of upper layers, if those give the answer.
+    async fn cold(
+        &self,
+        serves: &Serves<'_>,
+        asked: &Asked<'_>,
+        request: &Parts,
+    ) -> Result<View, Response<Body>> {
         if let Some(visit) = Visit::of(&request.extensions) {
             visit.waits();
         }
         // Boxed, as all that is not warm: hyper moves the whole future of an answer.
         let suffices = |view: &View| match serves {
-            Serves::Image(host) => asked.of_upper_layers(&host.shown.of(view.clone()), request),
+            Serves::Image(host) => {
+                let shown = host.shown.of(view);
+                shown.is_some_and(|view| asked.of_upper_layers(&view, request))
+            }
             Serves::Paths | Serves::Origin(_) => asked.of_upper_layers(view, request),
         };
         let ask = ask(&request.headers);
+        let reference = &asked.target.reference;
         let asking = Box::pin(self.images.get_early(reference, ask, suffices));
+        self.in_time(asking).await
+    }
+
+    /// What is waited for until the deadline; the work goes on after that.
+    async fn in_time<T>(
+        &self,
+        asking: impl Future<Output = Result<T, ImageError>>,
+    ) -> Result<T, Response<Body>> {
         let outcome = match self.timeout {
             None => asking.await,
-            // The download goes on.
             Some(deadline) => match tokio::time::timeout(deadline, asking).await {
                 Ok(outcome) => outcome,
                 Err(_) => return Err(error::timeout()),

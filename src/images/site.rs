@@ -25,13 +25,14 @@ pub(super) struct Sites {
     known: Mutex<HashMap<(Repository, Digest), Weak<Rules>>>,
 }
 
-/// Where rules are looked for.
-struct Place {
-    reference: Reference,
-    site: Arc<SiteConfig>,
-    workdir: Vec<u8>,
-    base: Files,
-    modified: Option<Lease<Pack>>,
+/// Where rules are looked for, and which.
+pub(super) struct Place {
+    pub(super) reference: Reference,
+    pub(super) site: Arc<SiteConfig>,
+    /// Cleaned.
+    pub(super) workdir: Vec<u8>,
+    pub(super) base: Files,
+    pub(super) modified: Option<Lease<Pack>>,
 }
 
 impl Sites {
@@ -47,9 +48,7 @@ impl Sites {
         base: &Files,
         modified: Option<&Lease<Pack>>,
     ) -> Result<Arc<Rules>, ImageError> {
-        let site = &policy.site;
-        let named = site.spa_fallback.is_some() || site.not_found_page.is_some();
-        if !named && !site.redirects_file && !site.headers_file {
+        if !names_files(&policy.site) {
             return Ok(Arc::default());
         }
         let key = (reference.repository.clone(), image.digest);
@@ -58,18 +57,12 @@ impl Sites {
         }
         let place = Place {
             reference: reference.clone(),
-            site: site.clone(),
+            site: policy.site.clone(),
             workdir: policy.workdir(&image.config),
             base: base.clone(),
             modified: modified.cloned(),
         };
-        let read = blocking(move || place.read()).await;
-        let failed = || {
-            Err(ImageError::Internal(
-                "reading the image's rules failed".into(),
-            ))
-        };
-        let rules = Arc::new(read.unwrap_or_else(failed)?);
+        let rules = Arc::new(place.rules().await?);
         let mut known = self.known();
         if known.len() >= MOST_IDLE {
             known.retain(|_, rules| rules.strong_count() > 0);
@@ -83,7 +76,30 @@ impl Sites {
     }
 }
 
+/// Whether it takes a look into the image.
+fn names_files(site: &SiteConfig) -> bool {
+    let named = site.spa_fallback.is_some() || site.not_found_page.is_some();
+    named || site.redirects_file || site.headers_file
+}
+
 impl Place {
+    /// The rules that are there. What is wrong with them is logged, with file and line.
+    ///
+    /// # Errors
+    /// As [`Sites::rules`].
+    pub(super) async fn rules(self) -> Result<Rules, ImageError> {
+        if !names_files(&self.site) {
+            return Ok(Rules::default());
+        }
+        let read = blocking(move || self.read()).await;
+        let failed = || {
+            Err(ImageError::Internal(
+                "reading the image's rules failed".into(),
+            ))
+        };
+        read.unwrap_or_else(failed)
+    }
+
     /// Blocking.
     fn read(&self) -> Result<Rules, ImageError> {
         let site = &self.site;
