@@ -19,6 +19,7 @@ mod body;
 mod cache;
 mod conditional;
 mod content_type;
+mod deadline;
 mod decide;
 mod directory;
 mod early;

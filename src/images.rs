@@ -260,6 +260,19 @@ impl Images {
         self.0.variants.demand(file, coding);
     }
 
+    /// A variant of the file, made now if need be. Dropping the future does not stop the work. None: none
+    /// can come now.
+    ///
+    /// # Errors
+    /// [`ImageError::Busy`]: too many wait, or we are shutting down.
+    pub async fn encoded(
+        &self,
+        file: &FileNode,
+        coding: Coding,
+    ) -> Result<Option<FileNode>, ImageError> {
+        self.0.variants.get(file, coding).await
+    }
+
     /// The label of the origin that serves the reference and nothing else; it stands for it from now on.
     /// To be asked for references that there is a view of, so that nobody fills the records with others.
     pub async fn origin(&self, reference: &Reference) -> String {

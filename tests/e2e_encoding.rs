@@ -301,6 +301,8 @@ async fn a_request_that_refuses_the_file_as_it_is_gets_a_variant_or_406() {
     let registry = Registry::start().await;
     let layer = Layer::new()
         .file("app.js", script(1, 9_000))
+        .file("tiny.js", "let a = 1;")
+        .file("noise.txt", noise(2, 9_000))
         .file("photo.png", noise(1, 9_000));
     for repository in ["team/app", "team/off", "team/page"] {
         registry.push(repository, "v1", &Image::of(layer.clone()));
@@ -312,7 +314,7 @@ async fn a_request_that_refuses_the_file_as_it_is_gets_a_variant_or_406() {
     });
     let site = Site::start(&[&registry], settings).await;
     let path = registry.path("team/app:v1", "/app.js");
-    for refusal in ["identity;q=0", "*;q=0", "gzip, *;q=0"] {
+    for refusal in ["identity;q=0", "*;q=0", "deflate, *;q=0"] {
         let answer = site.request("GET", &path, &accepting(refusal)).await;
         let answer = answer.expect_error(406);
         assert_eq!(answer.header("vary"), Some("accept-encoding"));
@@ -320,13 +322,31 @@ async fn a_request_that_refuses_the_file_as_it_is_gets_a_variant_or_406() {
     }
     let range = [("Accept-Encoding", "*;q=0"), ("Range", "bytes=0-1")];
     site.request("GET", &path, &range).await.expect_error(406);
-    // The one that accepts gzip had it made.
-    encoded(&site, &path, "gzip").await;
-    let strict = site.get_with(&path, &accepting("gzip, *;q=0")).await;
-    assert_eq!(strict.header("content-encoding"), Some("gzip"));
-    let picture = registry.path("team/app:v1", "/photo.png");
-    let refusal = accepting("identity;q=0");
-    site.request("HEAD", &picture, &refusal).await.expect(406);
+    // Who accepts gzip alone waits for it, however many they are; it is made once.
+    let strict = ["gzip, *;q=0", "gzip, identity;q=0", "*;q=0, gzip;q=0.1"].repeat(5);
+    let answers = strict.into_iter().enumerate().map(|(at, accept)| {
+        let (client, path) = (site.client, path.clone());
+        tokio::spawn(async move {
+            let method = if at % 2 == 0 { "GET" } else { "HEAD" };
+            client.request(method, &path, &accepting(accept)).await
+        })
+    });
+    for answer in answers.collect::<Vec<_>>() {
+        let answer = answer.await.unwrap().expect(200);
+        assert_eq!(answer.header("content-encoding"), Some("gzip"));
+        assert_eq!(answer.header("vary"), Some("accept-encoding"));
+    }
+    assert_eq!(made(&site, "gzip").await, 1);
+    let strict = [("Accept-Encoding", "zstd, *;q=0"), ("Range", "bytes=0-3")];
+    let part = site.request("GET", &path, &strict).await.expect(206);
+    assert_eq!(part.header("content-encoding"), Some("zstd"));
+    assert_eq!(part.body, [0x28, 0xb5, 0x2f, 0xfd]);
+    for never in ["/photo.png", "/tiny.js", "/noise.txt"] {
+        let path = registry.path("team/app:v1", never);
+        let refusal = accepting("gzip, identity;q=0");
+        let answer = site.request("HEAD", &path, &refusal).await;
+        assert_eq!(answer.status, 406, "{never}");
+    }
     // A page for what is not there is sent as it is, whatever is accepted.
     let missing = registry.path("team/page:v1", "/missing");
     for accept in ["gzip", "gzip, identity;q=0"] {
@@ -341,6 +361,47 @@ async fn a_request_that_refuses_the_file_as_it_is_gets_a_variant_or_406() {
         assert_eq!(answer.header("vary"), None);
         assert_eq!(answer.header("content-encoding"), None);
     }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_variant_waits_until_the_deadline() {
+    let registry = Registry::start().await;
+    let source = script(1, 24 << 20);
+    registry.push(
+        "team/app",
+        "v1",
+        &Image::of(Layer::new().file("app.js", &source)),
+    );
+    let mut settings = settings();
+    settings["timeout"] = json!("60ms");
+    let site = Site::start(&[&registry], settings).await;
+    let path = registry.path("team/app:v1", "/app.js");
+    let patiently = |accept: &'static str| {
+        let (client, path) = (site.client, path.clone());
+        async move {
+            let mut late = 0;
+            loop {
+                let answer = client.request("HEAD", &path, &accepting(accept)).await;
+                if answer.status == 200 {
+                    return (late, answer);
+                }
+                let answer = client.request("GET", &path, &accepting(accept)).await;
+                if answer.status == 503 {
+                    assert_eq!(answer.text(), "timeout");
+                    assert_eq!(answer.header("retry-after"), Some("1"));
+                    late += 1;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    let (_, plain) = patiently("identity").await;
+    assert_eq!(plain.header("content-encoding"), None);
+    let (late, strict) = patiently("br, identity;q=0").await;
+    assert_eq!(strict.header("content-encoding"), Some("br"));
+    assert!(late > 0, "24 MiB are not encoded in 60 ms");
+    assert_eq!(made(&site, "br").await, 1);
     site.stop().await;
 }
 

@@ -97,7 +97,7 @@ impl Serve {
             Err(response) => Err(response),
         };
         let (Ok(mut response) | Err(mut response)) = answer;
-        if let Some(site) = self.images.site(&reference.repository) {
+        if let Some(site) = self.site(serves, reference) {
             fields::of_configuration(&mut response, site, &request.headers, false);
         }
         Ok(response)

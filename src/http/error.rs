@@ -69,9 +69,9 @@ pub(super) fn unreadable() -> Response<Body> {
     error(StatusCode::INTERNAL_SERVER_ERROR, text)
 }
 
-/// 406: identity is refused, and of what is accepted nothing is here (RFC 9110 §12.5.3).
+/// 406: identity is refused, and of what is accepted there is nothing (RFC 9110 §12.5.3).
 pub(super) fn not_acceptable() -> Response<Body> {
-    let text = "the file is here in no coding that Accept-Encoding allows; allow identity, or try again later";
+    let text = "this is not sent in any coding that Accept-Encoding allows: allow identity";
     error(StatusCode::NOT_ACCEPTABLE, text)
 }
 

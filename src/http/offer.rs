@@ -3,10 +3,12 @@
 //! 1. What there is: the sidecars beside the file, our variants that are ready, those that can be made.
 //! 2. What the request accepts ([`encoding`]); a range without If-Range is of the file's own bytes, one
 //!    with it is of what its ETag names.
-//! 3. If a better one could be there, it is asked for, and the answer is not settled.
+//! 3. If a better one could be there, it is asked for, and the answer is not settled. Only who accepts
+//!    nothing of what is there waits for it, until the deadline.
 
 use super::body::Body;
 use super::conditional::only;
+use super::deadline::Deadline;
 use super::encoding::{self, Accepted, Worth};
 use super::represent::{etag, read};
 use crate::config::Encodings;
@@ -62,6 +64,7 @@ pub(super) async fn choose(
     (file, path): (Arc<FileNode>, &[u8]),
     content_type: &HeaderValue,
     (method, headers): (&Method, &HeaderMap),
+    deadline: Deadline,
 ) -> Result<Offer, Response<Body>> {
     if view.info.encodings == Encodings::Off {
         return Ok(Offer::plain(file));
@@ -84,7 +87,7 @@ pub(super) async fn choose(
         false => Found::default(),
     };
     let varies = own || sidecars.iter().any(Option::is_some);
-    let makeable = own && !found.worthless;
+    let mut makeable = own && !found.worthless;
     let mut variants = found.ready;
     let mut ready = sidecars;
     for (ready, variant) in ready.iter_mut().zip(&mut variants) {
@@ -97,6 +100,15 @@ pub(super) async fn choose(
     };
     let (chosen, sent) = loop {
         let chosen = choice(&request, makeable, &ready, &file);
+        if let (None, Some(wanted)) = (chosen.sent, chosen.better) {
+            let coding = Coding::ALL[wanted];
+            let made = Box::pin(deadline.wait(images.encoded(&file, coding)));
+            match made.await? {
+                Some(variant) => ready[wanted] = Some(variant),
+                None => makeable = false,
+            }
+            continue;
+        }
         let Some(Choice::Coded(index)) = chosen.sent else {
             break (chosen, None);
         };

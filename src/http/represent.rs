@@ -5,6 +5,7 @@ use super::body::{Body, WINDOW, Whole};
 use super::cache::CachePolicy;
 use super::conditional;
 use super::content_type;
+use super::deadline::Deadline;
 use super::decide::{Decision, Facts, decide};
 use super::error;
 use super::inline::{InlineVars, MOST_PAGE};
@@ -79,6 +80,7 @@ pub(super) async fn of_file(
     (images, view): (&Images, &View),
     (node, path): (FileNode, &[u8]),
     (method, headers): (&Method, &HeaderMap),
+    deadline: Deadline,
 ) -> Result<Representation, Response<Body>> {
     let node = Arc::new(node);
     let content_type = match content_type::by_extension(path) {
@@ -111,7 +113,7 @@ pub(super) async fn of_file(
         });
     }
     let to = (method, headers);
-    let offer = offer::choose((images, view), (node, path), &content_type, to).await?;
+    let offer = offer::choose((images, view), (node, path), &content_type, to, deadline).await?;
     let vary = Vary {
         encoding: offer.varies,
         inline: inlined,

@@ -17,6 +17,7 @@ use super::about;
 use super::access::Visit;
 use super::body::Body;
 use super::cache::CachePolicy;
+use super::deadline::Deadline;
 use super::directory::{Above, Directories};
 use super::early;
 use super::error;
@@ -31,12 +32,11 @@ use super::redirect;
 use super::repr_digest;
 use super::represent::{self, NOSNIFF};
 use crate::config::SiteConfig;
-use crate::images::{Ask, ImageError, Images, View, ViewInfo};
+use crate::images::{Ask, Images, View, ViewInfo};
 use crate::reference::{Reference, Target, split_target};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ struct Asked<'a> {
     target: Target<'a>,
     /// None: one that no file can have.
     path: Option<FilePath>,
+    deadline: Deadline,
 }
 
 impl Asked<'_> {
@@ -121,7 +122,8 @@ impl Serve {
             return Ok(answer);
         }
         admit(request)?;
-        let asked = asked(self.target(&serves, request.uri.path()).await?)?;
+        let deadline = Deadline::after(self.timeout);
+        let asked = asked(self.target(&serves, request.uri.path()).await?, deadline)?;
         let reference = &asked.target.reference;
         if let Some(visit) = Visit::of(&request.extensions) {
             visit.asks(reference);
@@ -180,7 +182,11 @@ impl Serve {
     }
 
     /// What the configuration says of answers with this reference's files. None: it is not served. Never waits.
-    fn site<'a>(&'a self, serves: &Serves<'a>, reference: &Reference) -> Option<&'a SiteConfig> {
+    pub(super) fn site<'a>(
+        &'a self,
+        serves: &Serves<'a>,
+        reference: &Reference,
+    ) -> Option<&'a SiteConfig> {
         let own = match serves {
             Serves::Image(host) => host.shown.site(),
             Serves::Paths | Serves::Origin(_) => None,
@@ -234,7 +240,7 @@ impl Serve {
         };
         match host.shown.of(&view) {
             Some(view) => Ok(view),
-            None => self.in_time(Box::pin(host.shown.make(view))).await,
+            None => asked.deadline.wait(Box::pin(host.shown.make(view))).await,
         }
     }
 
@@ -259,22 +265,7 @@ impl Serve {
         let ask = ask(&request.headers);
         let reference = &asked.target.reference;
         let asking = Box::pin(self.images.get_early(reference, ask, suffices));
-        self.in_time(asking).await
-    }
-
-    /// What is waited for until the deadline; the work goes on after that.
-    async fn in_time<T>(
-        &self,
-        asking: impl Future<Output = Result<T, ImageError>>,
-    ) -> Result<T, Response<Body>> {
-        let outcome = match self.timeout {
-            None => asking.await,
-            Some(deadline) => match tokio::time::timeout(deadline, asking).await {
-                Ok(outcome) => outcome,
-                Err(_) => return Err(error::timeout()),
-            },
-        };
-        outcome.map_err(|failed| error::image(&failed))
+        asked.deadline.wait(asking).await
     }
 
     /// Step 3, where the image's files are elsewhere: they are not fetched for that. The label is on disk before
@@ -289,15 +280,8 @@ impl Serve {
         if let Some(visit) = Visit::of(&request.extensions) {
             visit.waits();
         }
-        let resolving = self.images.resolve(reference);
-        let resolved = match self.timeout {
-            None => resolving.await.map_err(|failed| error::image(&failed)),
-            Some(deadline) => match tokio::time::timeout(deadline, resolving).await {
-                Ok(outcome) => outcome.map_err(|failed| error::image(&failed)),
-                Err(_) => Err(error::timeout()),
-            },
-        };
-        let info = match resolved {
+        let resolving = asked.deadline.wait(self.images.resolve(reference));
+        let info = match resolving.await {
             Ok(info) => info,
             Err(mut response) => {
                 if let Some(site) = self.images.site(&reference.repository) {
@@ -380,7 +364,9 @@ impl Serve {
                     _ => &request.headers,
                 };
                 let to = (&request.method, headers);
-                let file = represent::of_file((&self.images, view), (node, &path), to).await?;
+                let file =
+                    represent::of_file((&self.images, view), (node, &path), to, asked.deadline)
+                        .await?;
                 (file, Some(how))
             }
             Lead::Redirect {
@@ -459,13 +445,17 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// The rest of step 2.
-fn asked(target: Target<'_>) -> Result<Asked<'_>, Response<Body>> {
+fn asked(target: Target<'_>, deadline: Deadline) -> Result<Asked<'_>, Response<Body>> {
     let path = match path::file_path(target.path) {
         Ok(path) => Some(path),
         Err(PathError::Separator) => None,
         Err(failed) => return Err(error::error(StatusCode::BAD_REQUEST, &failed.to_string())),
     };
-    Ok(Asked { target, path })
+    Ok(Asked {
+        target,
+        path,
+        deadline,
+    })
 }
 
 pub(super) fn no_origin(label: &str) -> Response<Body> {

@@ -1,7 +1,7 @@
 //! Our own encoded variants of files.
 //!
 //! What a caller may rely on: [`Variants::find`] and [`Variants::demand`] never wait for a disk or an
-//! encoder. A variant is made on demand, on one thread of low priority, never twice while it is here, and
+//! encoder; [`Variants::get`] does, without holding up a thread. A variant is made on demand, on one thread of low priority, never twice while it is here, and
 //! from the bytes that are served (so from the modified ones of a modified file). It lies in a side pack of
 //! the base that its file came from: it counts in the bound, goes before the base and never outlives it.
 //!
@@ -19,6 +19,7 @@ mod tests;
 mod work;
 mod writing;
 
+use super::ImageError;
 use super::view::FileNode;
 use crate::blobspace::{Blobspace, Key, WeakLease};
 use crate::encode::Coding;
@@ -26,8 +27,10 @@ use crate::metrics::Metrics;
 use crate::pack::Pack;
 use dashmap::DashMap;
 use shelf::{Content, Shelf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
+use tokio::sync::Notify;
 use work::Queue;
 
 /// Bytes of a file that is worth a variant: less fits the first packets with its headers anyway.
@@ -39,6 +42,8 @@ const PART_OF_MEMORY: u64 = 8;
 /// Bases with something known of them; and files in all, some 200 bytes each.
 const MOST_SHELVES: usize = 1_000;
 const MOST_FILES: usize = 100_000;
+/// How often who waits for a variant has it made, should it be evicted before it is seen.
+const MOST_ASKS: u32 = 3;
 
 /// All variants. One per process; ends its thread when it is dropped.
 pub(super) struct Variants(Arc<Shared>);
@@ -54,6 +59,8 @@ struct Shared {
     /// Held to put a job in or to take some out.
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Told after each batch of jobs, and at the end.
+    done: Notify,
     /// No more work is begun, and what is under way is given up.
     ending: AtomicBool,
 }
@@ -92,6 +99,7 @@ impl Variants {
             uses: AtomicU64::new(0),
             queue: Mutex::default(),
             wake: Condvar::new(),
+            done: Notify::new(),
             ending: AtomicBool::new(false),
         }))
     }
@@ -114,12 +122,64 @@ impl Variants {
         if self.0.ending.load(Relaxed) || !self.takes(file.length) {
             return;
         }
-        let base = file.pack.base();
-        let shelf = self.0.shelf(base);
+        let shelf = self.0.shelf(file.pack.base());
+        // Too many wait: the next request asks again.
+        let _ = self.push(&shelf, file, coding);
+    }
+
+    /// The variant, made now if need be, before what nobody waits for. Dropping the future does not stop
+    /// the work. None: none can come now, since it saves too little, or space is short.
+    ///
+    /// # Errors
+    /// [`ImageError::Busy`]: too many wait, or the process ends.
+    pub(super) async fn get(
+        &self,
+        file: &FileNode,
+        coding: Coding,
+    ) -> Result<Option<FileNode>, ImageError> {
+        if !self.takes(file.length) {
+            return Ok(None);
+        }
+        let content = Content::of(file);
+        let shelf = self.0.shelf(file.pack.base());
+        let mut asks = MOST_ASKS;
+        loop {
+            // Before the look: what is told after it is not missed.
+            let mut done = pin!(self.0.done.notified());
+            done.as_mut().enable();
+            if self.0.ending.load(Relaxed) {
+                return Err(ImageError::Busy("shutting down".into()));
+            }
+            let mut found = shelf.find(file);
+            if let Some(variant) = found.ready[index(coding)].take() {
+                return Ok(Some(variant));
+            }
+            if found.worthless {
+                return Ok(None);
+            }
+            if !shelf.is_asked(content, coding) {
+                if asks == 0 || shelf.rests() {
+                    return Ok(None);
+                }
+                asks -= 1;
+                self.push(&shelf, file, coding)?;
+                // Refused, or made meanwhile: that is looked at again.
+                if !shelf.is_asked(content, coding) {
+                    continue;
+                }
+            }
+            work::hasten(&self.0, &shelf, content, coding);
+            done.await;
+        }
+    }
+
+    /// Queues it, unless it is queued or is not to be made.
+    fn push(&self, shelf: &Arc<Shelf>, file: &FileNode, coding: Coding) -> Result<(), ImageError> {
         let content = Content::of(file);
         if !shelf.ask(content, coding, MOST_FILES) {
-            return;
+            return Ok(());
         }
+        let base = file.pack.base();
         let job = Job {
             base: base.clone(),
             shelf: shelf.clone(),
@@ -130,13 +190,19 @@ impl Variants {
         };
         if !work::push(&self.0, job) {
             shelf.answered(content, coding);
+            // Another may have begun to wait for it meanwhile.
+            self.0.done.notify_waiters();
+            let text = "too many files wait to be encoded, try again later";
+            return Err(ImageError::Busy(text.into()));
         }
+        Ok(())
     }
 
     /// Gives up what is under way and begins nothing any more. Does not wait.
     pub(super) fn end(&self) {
         self.0.ending.store(true, Relaxed);
         self.0.wake.notify_all();
+        self.0.done.notify_waiters();
     }
 }
 

@@ -132,6 +132,18 @@ impl Shelf {
         !slot.worthless && !std::mem::replace(&mut slot.asked[index(coding)], true)
     }
 
+    /// Whether it is being made, or waits for that.
+    pub(super) fn is_asked(&self, content: Content, coding: Coding) -> bool {
+        let state = self.read();
+        let slot = state.files.get(&content);
+        slot.is_some_and(|slot| slot.asked[index(coding)])
+    }
+
+    /// Nothing is made of it any more while this shelf stands.
+    pub(super) fn give_up(&self, content: Content) {
+        self.write().files.entry(content).or_default().worthless = true;
+    }
+
     /// The end of what [`Shelf::ask`] began, however it ended.
     pub(super) fn answered(&self, content: Content, coding: Coding) {
         let mut state = self.write();

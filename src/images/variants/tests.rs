@@ -223,3 +223,75 @@ fn what_is_remembered_of_bases_is_bounded() {
     assert!(shelves.contains_key(&Key::base(&format!("base-{}", MOST_SHELVES + 9))));
     assert!(!shelves.contains_key(&Key::base("base-0")), "the oldest");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_gets_what_is_made_once_or_hears_that_nothing_comes() {
+    let location = TempDir::new().unwrap();
+    let store = Arc::new(open(&location, 20, 1024));
+    // A queue that those who wait go before.
+    for number in 0..20 {
+        store.variants.demand(&store.file(number), Coding::Br);
+    }
+    let waiting = (0..40).map(|at| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let file = store.file(at % 20);
+            let made = store.variants.get(&file, Coding::Gzip).await.unwrap();
+            assert!(made.unwrap().length < file.length);
+        })
+    });
+    for one in waiting.collect::<Vec<_>>() {
+        one.await.unwrap();
+    }
+    for number in 0..20 {
+        assert!(store.ready(number, Coding::Gzip).is_some());
+    }
+    tokio::task::block_in_place(|| {
+        (0..20).for_each(|number| drop(store.wanted(number, Coding::Br)));
+    });
+    assert_eq!(store.made(), 40);
+    // While a base rests, and once the process ends, nothing comes.
+    let file = store.file(0);
+    store
+        .variants
+        .0
+        .shelf(file.pack.base())
+        .rest(Duration::from_secs(60));
+    let none = store.variants.get(&file, Coding::Zstd).await.unwrap();
+    assert!(none.is_none());
+    assert!(
+        store
+            .variants
+            .get(&file, Coding::Br)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    store.variants.end();
+    let ended = store.variants.get(&file, Coding::Zstd).await;
+    assert!(matches!(ended, Err(ImageError::Busy(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_told_when_the_process_ends() {
+    let location = TempDir::new().unwrap();
+    let store = Arc::new(open(&location, 1, 1024));
+    let file = store.file(0);
+    // Under way for ever: nobody works on it.
+    let shelf = store.variants.0.shelf(file.pack.base());
+    assert!(shelf.ask(Content::of(&file), Coding::Br, 10));
+    let waiting = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            store
+                .variants
+                .get(&store.file(0), Coding::Br)
+                .await
+                .is_err()
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished());
+    store.variants.end();
+    assert!(waiting.await.unwrap());
+}

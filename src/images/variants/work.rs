@@ -1,8 +1,11 @@
 //! The queue and the one thread that encodes: off the reactors, of low priority, and there only once
 //! something was asked for.
 
+use super::shelf::{Content, Shelf};
 use super::{Job, Shared, writing};
+use crate::encode::Coding;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -48,16 +51,25 @@ pub(super) fn push(shared: &Arc<Shared>, job: Job) -> bool {
     true
 }
 
-/// Says that the thread is gone, however it went: the next job starts another one. A file that an encoder
-/// panics on stays asked for, so it is not tried again.
+/// Somebody waits for it: it goes before all that is queued.
+pub(super) fn hasten(shared: &Shared, shelf: &Arc<Shelf>, content: Content, coding: Coding) {
+    let mut queue = lock(shared);
+    let is_it = |job: &Job| {
+        Arc::ptr_eq(&job.shelf, shelf) && (job.content, job.coding) == (content, coding)
+    };
+    if let Some(at) = queue.jobs.iter().position(is_it)
+        && let Some(job) = queue.jobs.remove(at)
+    {
+        queue.jobs.push_front(job);
+    }
+}
+
+/// Says that the thread is gone, however it went: the next job starts another one.
 struct Running<'a>(&'a Shared);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         lock(self.0).running = false;
-        if std::thread::panicking() {
-            tracing::error!("encoding a file ended abnormally, it is served as it is");
-        }
     }
 }
 
@@ -68,10 +80,17 @@ fn run(shared: &Shared) {
         tracing::debug!(%error, "the thread that encodes keeps its priority");
     }
     while let Some(jobs) = next(shared) {
-        writing::make(shared, &jobs);
+        let made = catch_unwind(AssertUnwindSafe(|| writing::make(shared, &jobs)));
+        if made.is_err() {
+            tracing::error!("encoding a file ended abnormally, its batch is served as it is");
+        }
         for job in &jobs {
+            if made.is_err() {
+                job.shelf.give_up(job.content);
+            }
             job.shelf.answered(job.content, job.coding);
         }
+        shared.done.notify_waiters();
     }
 }
 
