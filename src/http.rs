@@ -52,6 +52,7 @@ mod respond;
 mod serve;
 mod server;
 mod socket;
+mod streams;
 mod transport;
 
 pub(crate) use body::Body;

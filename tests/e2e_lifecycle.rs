@@ -344,3 +344,31 @@ fn check_says_what_is_wrong_without_starting() {
         "nothing was started"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stopped_reading_does_not_hold_up_the_end() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let registry = Registry::start().await;
+    let layer = Layer::new().file("big", noise(7, 40 << 20));
+    registry.push("team/app", "v1", &Image::of(layer));
+    let settings = json!({"drainDelay": "0s", "listing": true});
+    let mut site = Site::start(&[&registry], settings).await;
+    site.head(&registry.path("team/app:v1", ""))
+        .await
+        .expect(200);
+    let mut open = Vec::new();
+    // The file goes out by our own loop, what is made while it is sent by hyper.
+    for target in ["/big", "/?download=tgz", "/?download=zip"] {
+        let path = registry.path("team/app:v1", target);
+        let mut socket = tokio::net::TcpStream::connect(site.client.0).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200", "{target}");
+        open.push(socket);
+    }
+    let stop = tokio::time::timeout(Duration::from_secs(20), site.take().stop());
+    assert!(stop.await.is_ok(), "it waits for those who take nothing");
+    drop(open);
+}

@@ -12,6 +12,7 @@ use super::reactors::Reactors;
 use super::remembered;
 use super::respond::{MOST_HEAD, Respond};
 use super::socket::{Answering, Pulse, Socket};
+use super::streams::{self, Piece, Streams, Taken};
 use super::transport::{Protocol, Transport};
 use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
@@ -23,7 +24,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -250,11 +251,7 @@ async fn by_hyper(
                 Ok::<_, Infallible>(response.map(|body| {
                     let windows = protocol == Protocol::Http2;
                     answering.offers(windows && !body.is_end_stream());
-                    Watched {
-                        body,
-                        answering,
-                        windows,
-                    }
+                    Watched::new(body, answering, windows)
                 }))
             })
         })
@@ -274,7 +271,7 @@ async fn by_hyper(
             }
         }
         Protocol::Http2 => {
-            let connection = conn::http2::Builder::new(TokioExecutor::new())
+            let connection = conn::http2::Builder::new(Streams)
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(MOST_HEAD).unwrap_or(u32::MAX))
                 .max_concurrent_streams(MOST_STREAMS)
@@ -391,8 +388,9 @@ async fn watch<C: Future>(
 }
 
 /// The end of a connection that was asked to end: what is being answered is answered in full; one that is
-/// silent (browsers open some to have them ready) is not waited for.
+/// silent (browsers open some to have them ready) is not waited for, nor for long one that takes nothing.
 async fn finish<C: Future>(pulse: &Pulse, mut connection: Pin<&mut C>) {
+    pulse.end();
     let silent = tokio::time::sleep(FAREWELL);
     if watch(pulse, connection.as_mut(), silent).await == Ended::Asked && pulse.busy() {
         watch(pulse, connection, std::future::pending()).await;
@@ -405,29 +403,70 @@ struct Watched {
     answering: Answering,
     /// The client takes it by windows (HTTP/2).
     windows: bool,
+    /// Counts what it takes, where that may last.
+    taken: Option<Taken>,
+    /// The last byte, see [`streams::WATCHED`].
+    last: Option<Bytes>,
+}
+
+impl Watched {
+    fn new(body: Body, answering: Answering, windows: bool) -> Watched {
+        let lasts = !body.is_measured() || body.length() > streams::WATCHED;
+        Watched {
+            body,
+            answering,
+            windows,
+            taken: (windows && lasts).then(Taken::default),
+            last: None,
+        }
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Some(last) = self.last.take() {
+            return Poll::Ready(Some(Ok(last)));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        Poll::Ready(match std::task::ready!(polled) {
+            None => None,
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(frame)) => {
+                // There are no trailers.
+                let mut bytes = frame.into_data().unwrap_or_default();
+                if self.taken.is_some() && self.body.is_end_stream() && bytes.len() > 1 {
+                    self.last = Some(bytes.split_off(bytes.len() - 1));
+                }
+                Some(Ok(bytes))
+            }
+        })
+    }
 }
 
 impl http_body::Body for Watched {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+    ) -> Poll<Option<io::Result<Frame<Piece>>>> {
+        let polled = self.poll_piece(context);
         if self.windows {
             self.answering.offers(polled.is_ready());
+            streams::handed_on(polled.is_ready(), self.taken.as_ref());
         }
-        polled
+        polled.map_ok(|bytes| Frame::data(Piece::new(bytes, self.taken.as_ref())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        if let (Some(last), Some(left)) = (&self.last, hint.exact()) {
+            hint.set_exact(left + last.len() as u64);
+        }
+        hint
     }
 }
 

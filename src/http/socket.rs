@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
@@ -27,6 +27,8 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Without one byte taken by a client that is being answered.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same once the connection is to end.
+pub(super) const LAST_STALL: Duration = Duration::from_secs(10);
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -46,6 +48,8 @@ pub(super) struct Pulse {
     offered: AtomicU32,
     /// Some of a body was last offered or taken.
     taken: AtomicU64,
+    /// It is to end: who takes nothing is not waited for.
+    ending: AtomicBool,
 }
 
 impl Pulse {
@@ -58,6 +62,7 @@ impl Pulse {
             blocked: AtomicU64::new(0),
             offered: AtomicU32::new(0),
             taken: AtomicU64::new(1),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -90,7 +95,11 @@ impl Pulse {
                 .into_iter()
                 .chain((blocked > 0).then_some(blocked))
                 .min();
-            return since.map(|since| self.at(since) + STALL_TIMEOUT);
+            let patience = match self.ending.load(Ordering::Relaxed) {
+                true => LAST_STALL,
+                false => STALL_TIMEOUT,
+            };
+            return since.map(|since| self.at(since) + patience);
         }
         match self.head.load(Ordering::Relaxed) {
             0 => {}
@@ -100,6 +109,11 @@ impl Pulse {
             0 => None,
             idle => Some(self.at(idle) + IDLE_TIMEOUT),
         }
+    }
+
+    /// The connection is to end: from now on a client that takes nothing has [`LAST_STALL`].
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
     }
 
     /// Something is being answered, or waits for the client to take it.
@@ -434,6 +448,13 @@ mod tests {
         assert_eq!(left(&pulse), Some(60), "while the client takes nothing");
         pulse.wrote(false);
         assert_eq!(left(&pulse), None, "once it takes something");
+        let last = Pulse::new();
+        let one = last.answer();
+        last.end();
+        assert_eq!(left(&last), None, "the last answer has its time");
+        last.wrote(true);
+        assert_eq!(left(&last), Some(10), "unless nobody takes it");
+        drop(one);
         drop(answering);
         assert_eq!(left(&pulse), Some(75), "between requests");
         pulse.read();

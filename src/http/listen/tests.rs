@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 
+/// Bytes of `/large`.
+const LARGE: usize = 100_000;
+
 /// A listener whose `/hang` never answers, whose `/slow` does after 20 s, and the rest at once.
 struct Running {
     address: SocketAddr,
@@ -28,6 +31,7 @@ impl Respond for Hello {
                 std::future::pending::<()>().await;
                 drop(hanging);
             }
+            "/large" => return Response::new(Body::from("x".repeat(LARGE))),
             "/slow" => tokio::time::sleep(Duration::from_secs(20)).await,
             _ => {}
         }
@@ -282,11 +286,7 @@ async fn http_2_by_prior_knowledge_is_served_and_sent_away_when_draining() {
 #[tokio::test]
 async fn bodies_count_as_answered_until_they_are_dropped() {
     let pulse = Pulse::new();
-    let body = Watched {
-        body: Body::from("hello".to_owned()),
-        answering: pulse.answer(),
-        windows: false,
-    };
+    let body = Watched::new(Body::from("hello".to_owned()), pulse.answer(), false);
     assert_eq!(http_body::Body::size_hint(&body).exact(), Some(5));
     assert_eq!(pulse.due(), None);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
@@ -492,4 +492,71 @@ async fn a_client_of_http_2_that_answers_pings_and_takes_nothing_is_closed() {
     let seconds = began.elapsed().as_secs();
     assert!((60..=62).contains(&seconds), "closed after {seconds} s");
     assert!(pings > 0, "it was asked whether it is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_http_2_that_is_not_taken_is_reset_while_others_move() {
+    const DATA: u8 = 0;
+    const RESET: u8 = 3;
+    const WINDOW: u8 = 8;
+    let server = running(100).await;
+    let mut client = server.connect().await;
+    let began = tokio::time::Instant::now();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE: 0.
+    bytes.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let window = |stream: u32, more: u32| frame(WINDOW, 0, stream, &more.to_be_bytes());
+    bytes.extend(window(0, 1 << 24));
+    // Never taken; taken but for the last of it; taken byte by byte; taken at once, again and again.
+    let large = b"\x82\x86\x04\x06/large\x01\x01x";
+    bytes.extend(frame(1, 0x5, 1, large));
+    bytes.extend(frame(1, 0x5, 3, large));
+    bytes.extend(window(3, LARGE as u32 - 1));
+    bytes.extend(frame(1, 0x5, 5, large));
+    client.write_all(&bytes).await.unwrap();
+    let (mut reading, mut writing) = client.into_split();
+    let asking = tokio::spawn(async move {
+        for round in 0..20_u32 {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let stream = 7 + 2 * round;
+            let mut bytes = frame(1, 0x5, stream, b"\x82\x86\x84\x01\x01x");
+            bytes.extend(window(stream, 5));
+            bytes.extend(window(5, 1));
+            writing.write_all(&bytes).await.unwrap();
+        }
+        writing
+    });
+    let (mut taken, mut reset) = ([0; 60], Vec::new());
+    let mut head = [0; 9];
+    while taken[45] < 5 {
+        reading
+            .read_exact(&mut head)
+            .await
+            .expect("the connection lives");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        reading.read_exact(&mut payload).await.unwrap();
+        match head[3] {
+            DATA => taken[stream as usize] += length,
+            RESET => reset.push((stream, began.elapsed().as_secs(), payload)),
+            _ => {}
+        }
+    }
+    drop(asking.await.unwrap());
+    assert_eq!(taken[1], 0);
+    assert_eq!(taken[3], LARGE - 1);
+    assert!((19..=20).contains(&taken[5]), "{} bytes", taken[5]);
+    // All that was asked for later was answered.
+    assert!(
+        (7..=45).step_by(2).all(|stream| taken[stream] == 5),
+        "{taken:?}"
+    );
+    let cancel = 8u32.to_be_bytes();
+    assert_eq!(reset.len(), 2, "{reset:?}");
+    for (stream, seconds, reason) in reset {
+        assert!(stream == 1 || stream == 3, "{stream}");
+        assert!((60..=130).contains(&seconds), "{stream} after {seconds} s");
+        assert_eq!(reason, cancel);
+    }
 }
