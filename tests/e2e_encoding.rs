@@ -620,3 +620,38 @@ async fn files_of_all_layers_are_encoded_and_a_lower_sidecar_is_not_of_an_upper_
     assert_eq!(made(&site, "br").await, 2);
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_svgz_is_svg_in_gzip_to_everybody() {
+    let registry = Registry::start().await;
+    let plain = "<svg xmlns='http://www.w3.org/2000/svg'/>".repeat(100);
+    let stored = image::gzip(plain.as_bytes());
+    let layer = Layer::new()
+        .file("x.svgz", &stored)
+        .file("plain.svgz", &plain);
+    for name in ["team/app", "team/off"] {
+        registry.push(name, "v1", &Image::of(layer.clone()));
+    }
+    let mut settings = settings();
+    settings["repos"] = json!({ registry.name("team/off"): {"encodings": "off"} });
+    let site = Site::start(&[&registry], settings).await;
+    for image in ["team/app:v1", "team/off:v1"] {
+        let path = registry.path(image, "/x.svgz");
+        for accept in ["gzip", "br", "identity", ""] {
+            let answer = site.get_with(&path, &accepting(accept)).await.expect(200);
+            assert_eq!(answer.header("content-type"), Some("image/svg+xml"));
+            assert_eq!(answer.header("content-encoding"), Some("gzip"), "{accept}");
+            assert_eq!(answer.header("vary"), None);
+            assert!(decode("gzip", &answer.body) == plain.as_bytes());
+        }
+        let range = [("Range", "bytes=0-1")];
+        let part = site.request("GET", &path, &range).await.expect(206);
+        assert_eq!(part.header("content-encoding"), Some("gzip"));
+        assert_eq!(part.body, [0x1f, 0x8b]);
+        let path = registry.path(image, "/plain.svgz");
+        let answer = site.request("GET", &path, &[]).await.expect(200);
+        assert_eq!(answer.header("content-encoding"), None);
+        assert_eq!(answer.text(), plain);
+    }
+    site.stop().await;
+}

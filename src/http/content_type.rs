@@ -23,6 +23,7 @@ const OVERRIDES: &[(&str, &str)] = &[
     ("webmanifest", "application/manifest+json"),
     ("wasm", "application/wasm"),
     ("svg", "image/svg+xml"),
+    ("svgz", "image/svg+xml"),
     ("ico", "image/x-icon"),
     ("avif", "image/avif"),
     ("webp", "image/webp"),

@@ -1,6 +1,7 @@
 //! Content codings: RFC 9110 §12.5.3. Pure: what a request accepts, what is on offer, which of it is sent;
 //! and which content types are worth encoding at all.
 
+use crate::images::Coding;
 use http::header::{self, HeaderMap};
 
 /// How much a client wants a coding.
@@ -119,6 +120,16 @@ fn quality<'a>(mut parameters: impl Iterator<Item = &'a str>) -> Option<u16> {
         _ => (fraction == 0).then_some(1000),
     }
 }
+
+/// The coding that a file is stored in, by its name and first bytes: `x.svgz` is SVG in gzip. It has no other
+/// form, so it is sent in that one whatever is accepted (RFC 9110 §12.5.3 lets a server do so, Apache does).
+pub(super) fn stored(path: &[u8], start: &[u8]) -> Option<Coding> {
+    let named =
+        path.len() > SVGZ.len() && path[path.len() - SVGZ.len()..].eq_ignore_ascii_case(SVGZ);
+    (named && start.starts_with(Coding::Gzip.magic())).then_some(Coding::Gzip)
+}
+
+const SVGZ: &[u8] = b".svgz";
 
 /// What a content type says about encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,6 +262,21 @@ mod tests {
         for (field, offered, sent) in table {
             let best = Accepted::parse(field).best(offered, &OURS);
             assert_eq!(best.map(|index| offered[index]), sent, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_stored_in_gzip_by_its_name_and_its_first_bytes() {
+        for (path, start, coding) in [
+            ("a/x.svgz", &b"\x1f\x8b"[..], Some(Coding::Gzip)),
+            ("a/X.SVGZ", b"\x1f\x8b\x08", Some(Coding::Gzip)),
+            ("a/x.svgz", b"<svg", None),
+            ("a/x.svgz", b"", None),
+            ("a/x.svg", b"\x1f\x8b", None),
+            ("a/x.svg.gz", b"\x1f\x8b", None),
+            (".svgz", b"\x1f\x8b", None),
+        ] {
+            assert_eq!(stored(path.as_bytes(), start), coding, "{path} {start:?}");
         }
     }
 

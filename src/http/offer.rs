@@ -43,6 +43,14 @@ pub(super) struct Offer {
 }
 
 impl Offer {
+    /// A file whose own bytes are in this coding, whatever is accepted.
+    pub(super) fn stored(file: Arc<FileNode>, coding: Coding) -> Offer {
+        Offer {
+            coding: Some(coding),
+            ..Offer::plain(file)
+        }
+    }
+
     /// The file's own bytes, whatever is accepted.
     fn plain(file: Arc<FileNode>) -> Offer {
         Offer {

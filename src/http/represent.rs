@@ -7,10 +7,11 @@ use super::conditional;
 use super::content_type;
 use super::deadline::Deadline;
 use super::decide::{Decision, Facts, decide};
+use super::encoding;
 use super::error;
 use super::inline::{InlineVars, MOST_PAGE};
 use super::listing::Rendered;
-use super::offer;
+use super::offer::{self, Offer};
 use crate::config::Encodings;
 use crate::images::{Coding, FileNode, Images, View, ViewInfo};
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 pub(super) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const SVG: &str = "image/svg+xml";
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Bytes of a page that InlineVars are applied to where they are read; more goes to another thread.
 const QUICK_PAGE: u64 = 64 << 10;
@@ -113,7 +115,14 @@ pub(super) async fn of_file(
         });
     }
     let to = (method, headers);
-    let offer = offer::choose((images, view), (node, path), &content_type, to, deadline).await?;
+    let start = match content_type == SVG {
+        true => read(&node, 0..node.length.min(2)).await?,
+        false => Bytes::new(),
+    };
+    let offer = match encoding::stored(path, &start) {
+        Some(coding) => Offer::stored(node, coding),
+        None => offer::choose((images, view), (node, path), &content_type, to, deadline).await?,
+    };
     let vary = Vary {
         encoding: offer.varies,
         inline: inlined,
