@@ -133,7 +133,7 @@ impl Preparer {
         wanted: &[Expected],
         show: &(dyn Fn(Vec<Lease<Pack>>) + Send + Sync),
     ) -> Result<Files, ImageError> {
-        self.check_room(&reference.repository, wanted, &[]).await?;
+        let mut together = self.check_room(&reference.repository, wanted).await?;
         if let [layer] = wanted {
             let pack = self.layer(reference, layer, None).await?;
             if let Some(why) = pack.incomplete() {
@@ -161,19 +161,18 @@ impl Preparer {
         });
         let mut fetched = fetches.buffer_unordered(AT_ONCE);
         let mut arrived = Arrived::of(wanted.len());
-        let mut held = Vec::with_capacity(wanted.len());
+        let mut came = 0;
         let mut due: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
                 next = fetched.try_next() => match next? {
                     Some((number, pack)) => {
-                        held.push((number, pack.clone()));
-                        arrived.put(number, pack);
-                        // Unpacked it is larger than its manifest said.
-                        if held.len() < wanted.len() {
-                            self.check_room(&reference.repository, wanted, &held).await?;
+                        came += 1;
+                        if came < wanted.len() {
+                            self.check_arrived(&mut together, number, pack.clone()).await?;
                         }
+                        arrived.put(number, pack);
                     }
                     None => break,
                 },
@@ -186,7 +185,7 @@ impl Preparer {
                 due = Some(Instant::now() + SHOWN_AFTER);
             }
         }
-        drop(held);
+        drop(together);
         let layers: Arc<[Lease<Pack>]> = arrived.show().into();
         let index = self.merged(&reference.repository, &layers).await?;
         Tree::merged(index, layers)

@@ -9,29 +9,74 @@ use crate::reference::Repository;
 use crate::unpack::{Expected, Form};
 use std::collections::BTreeMap;
 
+/// The layers of one image, and the place that each takes.
+pub(super) struct Together<'a> {
+    repository: &'a Repository,
+    wanted: &'a [Expected],
+    places: Vec<Place>,
+}
+
+/// What a layer takes of the bound.
+enum Place {
+    /// What this pack takes.
+    Pack(Key),
+    /// As many bytes as it has compressed, since packs are not: it is not here yet.
+    Bytes(u64),
+    /// What came, and is held: evicted it still takes its place.
+    Held(Lease<Pack>),
+}
+
 impl Preparer {
     /// All layers are used together, so that together they must fit beside what is pinned: refused before anything
-    /// is fetched or evicted for them. Those that are not here yet count as they are compressed, since packs are not;
-    /// those that are `held` as they are.
-    pub(super) async fn check_room(
+    /// is fetched or evicted for them. Each is looked for once.
+    pub(super) async fn check_room<'a>(
         &self,
-        repository: &Repository,
-        wanted: &[Expected],
-        held: &[(usize, Lease<Pack>)],
+        repository: &'a Repository,
+        wanted: &'a [Expected],
+    ) -> Result<Together<'a>, ImageError> {
+        let mut places = Vec::with_capacity(wanted.len());
+        for layer in wanted {
+            places.push(match self.key_of(layer).await {
+                Some(key) => Place::Pack(key),
+                None => Place::Bytes(layer.size),
+            });
+        }
+        let together = Together {
+            repository,
+            wanted,
+            places,
+        };
+        self.check_together(&together).await?;
+        Ok(together)
+    }
+
+    /// The same once more, when a layer came: unpacked it is larger than its manifest said.
+    pub(super) async fn check_arrived(
+        &self,
+        together: &mut Together<'_>,
+        number: usize,
+        pack: Lease<Pack>,
     ) -> Result<(), ImageError> {
+        together.places[number] = Place::Held(pack);
+        self.check_together(together).await
+    }
+
+    async fn check_together(&self, together: &Together<'_>) -> Result<(), ImageError> {
+        let Together {
+            repository,
+            wanted,
+            places,
+        } = together;
+        // A layer may be in an image more than once.
         let (mut packs, mut more) = (Vec::new(), BTreeMap::new());
-        let is_held = |number| held.iter().find(|(of, _)| *of == number);
-        for (number, layer) in wanted.iter().enumerate() {
-            match is_held(number) {
-                // Evicted it still takes its place, as long as it is held.
-                Some((_, pack)) if pack.evicted() => {
+        for (layer, place) in wanted.iter().zip(places) {
+            match place {
+                Place::Pack(key) => packs.push(key.clone()),
+                Place::Bytes(bytes) => drop(more.insert(layer.digest, *bytes)),
+                Place::Held(pack) if pack.evicted() => {
                     more.insert(layer.digest, pack.disk_bytes());
                 }
-                Some((_, pack)) => packs.push(pack.base().clone()),
-                None => match self.key_of(layer).await {
-                    Some(key) => packs.push(key),
-                    None => drop(more.insert(layer.digest, layer.size)),
-                },
+                Place::Held(pack) => packs.push(pack.base().clone()),
             }
         }
         let missing = more.len();
