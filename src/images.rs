@@ -289,16 +289,6 @@ impl Images {
         self.0.origins.find(label).await
     }
 
-    /// Pins what the configuration's `retain` names, and nothing else that it named before. Blocking.
-    pub fn apply_retain(&self) {
-        self.0.apply_retain();
-    }
-
-    /// Writes down when images were used last, so that a start knows. Blocking.
-    pub fn write_uses(&self) {
-        self.0.write_uses();
-    }
-
     /// Computes the SHA-256 of files.
     pub fn integrity(&self) -> &Integrity {
         &self.0.integrity

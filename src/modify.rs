@@ -38,13 +38,26 @@ impl Rules {
         hex.truncate(32);
         hex
     }
+    /// Bytes of memory that [`Rules::apply`] needs where files do not grow to more than twice their size.
+    pub fn memory<P: Deref<Target = Pack>>(&self, base: &Tree<P>) -> u64 {
+        let paths = self.0.iter().map(|rule| rule_path(&rule.path));
+        let files = paths.filter_map(|path| base.resolve(&path).ok());
+        let files: HashMap<Range, u64> = files.map(|file| (range(&file), file.length)).collect();
+        files.values().fold(64 << 10, |sum: u64, length| {
+            sum.saturating_add(length.saturating_mul(3))
+        })
+    }
     /// Writes a pack that holds the modified files, under every path of the tree that
     /// leads to the same content (hard links change together). Also returns one warning
     /// line for each rule whose file is missing; `workdir` helps to word it.
+    ///
+    /// # Errors
+    /// [`PackError::TooLarge`]: more than `most_bytes` of memory would be held.
     pub fn apply<P: Deref<Target = Pack>, W: Write>(
         &self,
         base: &Tree<P>,
         workdir: Option<&str>,
+        most_bytes: u64,
         out: W,
     ) -> Result<(W, Summary, Vec<String>), PackError> {
         let mut modified: HashMap<Range, Vec<u8>> = HashMap::new();
@@ -62,11 +75,28 @@ impl Rules {
                 // Nothing to find; and the next file may begin where an empty one lies.
                 continue;
             }
-            let content = match modified.remove(&range(&file)) {
+            let there = modified.remove(&range(&file));
+            let others: u64 = modified.values().map(|content| content.len() as u64).sum();
+            // As it was and as it is to be are held at once.
+            let check = |now: u64, then: u64| match others.saturating_add(now).saturating_add(then)
+            {
+                held if held > most_bytes => Err(PackError::TooLarge(format!(
+                    "replacements need more than {most_bytes} bytes of memory"
+                ))),
+                _ => Ok(()),
+            };
+            let now = there
+                .as_ref()
+                .map_or(file.length, |there| there.len() as u64);
+            check(now, 0)?;
+            let content = match there {
                 Some(content) => content,
                 None => content_of(base, &file)?.to_vec(),
             };
-            let replaced = replace(content, rule.search.as_bytes(), rule.replacement.as_bytes());
+            let (search, replacement) = (rule.search.as_bytes(), rule.replacement.as_bytes());
+            let then = length_after(&content, search, replacement);
+            check(now, then)?;
+            let replaced = replace(content, search, replacement);
             modified.insert(range(&file), replaced);
         }
         let mut writer = Writer::new(out);
@@ -130,6 +160,16 @@ fn missing(base: &Pack, rule: &Replacement, workdir: Option<&str>) -> String {
         }
     }
     format!("replacements: no file `{path}` in the layer; nothing is replaced there")
+}
+
+/// Bytes of what [`replace`] returns.
+fn length_after(content: &[u8], search: &[u8], replacement: &[u8]) -> u64 {
+    if search.is_empty() {
+        return content.len() as u64;
+    }
+    let count = memchr::memmem::find_iter(content, search).count() as u64;
+    let kept = content.len() as u64 - count * search.len() as u64;
+    kept.saturating_add(count.saturating_mul(replacement.len() as u64))
 }
 
 fn replace(content: Vec<u8>, search: &[u8], replacement: &[u8]) -> Vec<u8> {
@@ -198,7 +238,7 @@ mod tests {
         let rules = Rules::new(rules).unwrap();
         let out = tempfile::tempfile().unwrap();
         let (file, _, warnings) = rules
-            .apply(&Tree::of_layer(&base()), Some("/www"), out)
+            .apply(&Tree::of_layer(&base()), Some("/www"), 1 << 20, out)
             .unwrap();
         let pack = Pack::open(file).unwrap();
         let tree = Tree::of_layer(&pack);
@@ -225,6 +265,26 @@ mod tests {
         let both = [("www/index.html", "a--b--c"), ("www/hard.html", "a--b--c")];
         check(&[rule("www/index.html", "X", "--")], &both);
         check(&[rule("/www/hard.html", "X", "--")], &both);
+    }
+
+    #[test]
+    fn no_more_memory_is_held_than_is_granted() {
+        // Five bytes are held, and what they become.
+        for (replacement, most, fits) in [
+            ("", 8, true),
+            ("", 7, false),
+            ("1234567890", 28, true),
+            ("1234567890", 27, false),
+        ] {
+            let rules = Rules::new(&[rule("www/other.html", "X", replacement)]).unwrap();
+            let out = tempfile::tempfile().unwrap();
+            let done = rules.apply(&Tree::of_layer(&base()), None, most, out);
+            match done {
+                Ok(_) => assert!(fits, "{replacement:?}, {most}"),
+                Err(PackError::TooLarge(_)) => assert!(!fits, "{replacement:?}, {most}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     #[test]

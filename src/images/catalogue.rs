@@ -160,6 +160,16 @@ impl Images {
             server: Some(self.clone()),
         }
     }
+
+    /// Pins what the configuration's `retain` names, and nothing else that it named before. Blocking.
+    pub fn apply_retain(&self) {
+        self.0.apply_retain();
+    }
+
+    /// Writes down when images were used last, so that a start knows. Blocking.
+    pub fn write_uses(&self) {
+        self.0.write_uses();
+    }
 }
 
 impl Preparer {

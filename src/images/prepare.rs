@@ -209,6 +209,8 @@ impl Preparer {
         let side_key = key.clone();
         let make = || async move {
             let mut made = Err(ImageError::Internal("applying replacements failed".into()));
+            let (pool, mut need) = (preparer.fetcher.pool(), rules.memory(&base));
+            let most = pool.largest_grant();
             for attempt in 0..SIDE_PACK_ATTEMPTS {
                 if let Some(pack) = preparer.sealed(&side_key).await {
                     return Ok(pack);
@@ -216,10 +218,17 @@ impl Preparer {
                 let (blobspace, key, rules) =
                     (preparer.blobspace.clone(), side_key.clone(), rules.clone());
                 let (base, workdir) = (base.clone(), workdir.clone());
+                let granted = need.min(most);
+                let memory = pool.memory(granted).await;
                 let write = blocking(move || {
-                    make_side_pack(&blobspace, &key, &rules, &base, workdir.as_deref())
+                    make_side_pack(&blobspace, &key, &rules, &base, workdir.as_deref(), granted)
                 });
                 made = write.await.unwrap_or(made);
+                drop(memory);
+                if granted < most && matches!(made, Err(ImageError::Wrong(_))) {
+                    need = most;
+                    continue;
+                }
                 if !matches!(made, Err(ImageError::Busy(_))) {
                     break;
                 }
@@ -256,10 +265,11 @@ fn make_side_pack(
     rules: &Rules,
     base: &Files,
     workdir: Option<&str>,
+    most_bytes: u64,
 ) -> Result<Lease<Pack>, ImageError> {
     let reservation = blobspace.reserve(key).map_err(|error| unwritten(&error))?;
     let (reservation, _, warnings) = rules
-        .apply(base, workdir, reservation)
+        .apply(base, workdir, most_bytes, reservation)
         .map_err(|error| unmodified(&error))?;
     for warning in warnings {
         tracing::warn!(pack = key.as_str(), "{warning}");
@@ -297,6 +307,9 @@ fn unwritten(error: &BlobspaceError) -> ImageError {
 }
 
 fn unmodified(error: &PackError) -> ImageError {
+    if let PackError::TooLarge(why) = error {
+        return ImageError::Wrong(format!("{why}: raise `memoryLimit`").into());
+    }
     let inner = match error {
         PackError::Io(error) => error
             .get_ref()

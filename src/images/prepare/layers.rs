@@ -132,7 +132,8 @@ impl Preparer {
         shown
     }
 
-    /// One cold fetch, with its one line in the log.
+    /// One cold fetch, with its one line in the log. That names the reference which started it: the one whose
+    /// credentials and promises were used. Others that waited for it fetched nothing; the access log has them.
     async fn fetch_layer(
         &self,
         reference: &Reference,
