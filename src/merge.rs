@@ -123,12 +123,10 @@ impl<P: Deref<Target = Pack>> Tree<P> {
     /// of ours says.
     pub fn holder(&self, entry: &Entry<'_>) -> Option<&P> {
         match &self.layers {
-            // The look-up has checked the range.
             None => Some(&self.index),
-            Some(layers) => layers
-                .get(usize::from(entry.source))
-                .filter(|pack| pack.holds(entry.offset, entry.length)),
+            Some(layers) => layers.get(usize::from(entry.source)),
         }
+        .filter(|pack| pack.holds(entry.offset, entry.length))
     }
     /// A file's content. Touches its pages.
     pub fn content(&self, entry: &Entry<'_>) -> Option<&[u8]> {
