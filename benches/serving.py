@@ -177,6 +177,8 @@ def tail(arguments, results, run, registry):
         server = bench.start_blobserve(run, registry, place)
         try:
             bench.ask(server.port, f"{prefix}/1k.bin")
+            # What the push and the fetch wrote is on its way to the disk for seconds, and no part of this.
+            os.sync()
             forget(place)
             bench.ask(server.port, f"{prefix}/1k.bin")
             load = [binary, f"127.0.0.1:{server.port}", f"{prefix}/1k.bin", str(RATE), str(TAIL_SECONDS)]
