@@ -49,6 +49,7 @@ pub use pins::Pin;
 pub use reservation::Reservation;
 
 use space::{Space, Stop};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -56,6 +57,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What a sealed file opens as.
 pub trait Content: Sized + Send + Sync + 'static {
@@ -262,10 +264,15 @@ impl<C: Content> Blobspace<C> {
     pub fn reserve(self: &Arc<Self>, key: &Key) -> Result<Reservation<C>, BlobspaceError> {
         self.space.reserve(key)
     }
-    /// Whether so many bytes more can be had while these packs (those of them that are here) stay: asks nobody to go,
-    /// reserves nothing. An error is for as long as no pin ends.
-    pub fn check_room(&self, packs: &[Key], more: u64) -> Result<(), BlobspaceError> {
-        self.space.check_room(packs, more)
+    /// Whether these packs can be here together, those that are not (yet, or any more) with so many bytes at least:
+    /// asks nobody to go, reserves nothing. Raises those bytes to what their writers, if there are any, have shown to need.
+    /// An error is for as long as no pin ends.
+    pub fn check_room(&self, packs: &mut BTreeMap<Key, u64>) -> Result<(), BlobspaceError> {
+        self.space.check_room(packs)
+    }
+    /// Changes each time a writer finds no room that is free: when to call [`Blobspace::check_room`] again.
+    pub fn pressure(&self) -> watch::Receiver<()> {
+        self.space.pressure.subscribe()
     }
     /// Removes a pack that was found bad (a page that cannot be read), with its side packs.
     /// No weak lease on it can be upgraded any more; its bytes count until the last lease ends.

@@ -97,8 +97,8 @@ impl<C: Content> State<C> {
     }
 
     /// Bytes of what is pinned, records too, without these packs.
-    pub(super) fn pinned_beside(&self, packs: &BTreeSet<&Key>) -> u64 {
-        let others = self.pins.packs.iter().filter(|key| !packs.contains(key));
+    pub(super) fn pinned_beside(&self, packs: &BTreeSet<Key>) -> u64 {
+        let others = self.pins.packs.iter().filter(|key| !packs.contains(*key));
         let here = others.filter_map(|key| self.table.get(key));
         let bytes: u64 = here.map(|entry| entry.stored.bytes.load(Relaxed)).sum();
         let pins = self.pins.all.keys();

@@ -43,7 +43,9 @@ impl<C: Content> Space<C> {
         let number = state.serial();
         let baseless = base.as_ref().is_some_and(|b| !state.table.contains_key(b));
         let writer = Writer {
+            key: key.clone(),
             reserved: 0,
+            needs: 0,
             yields: yields.clone(),
             base,
         };

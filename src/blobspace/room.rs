@@ -14,7 +14,7 @@ use super::key::Key;
 use super::lru;
 use super::space::{Evicted, Space, State};
 use super::{BlobspaceError, Content};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{MutexGuard, PoisonError};
@@ -95,15 +95,16 @@ impl<C: Content> Space<C> {
             // Declared before the guard, so dropped after it.
             let mut evicted = Vec::new();
             let mut state = self.when_records_known(self.lock());
-            let Some(me) = state.writers.get(&number) else {
+            let Some(me) = state.writers.get_mut(&number) else {
                 return Err(BlobspaceError::Contended);
             };
+            me.needs = me.needs.max(in_all);
             if me.yields.load(Relaxed) {
                 return Err(BlobspaceError::Contended);
             }
             let have = me.reserved;
-            let base = me.base.as_slice();
-            state.check_fits(self.bound, base, in_all)?;
+            let base: BTreeSet<Key> = me.base.iter().cloned().collect();
+            state.check_fits(self.bound, &base, in_all)?;
             let want = with_step(self.bound, have, need);
             let free = self.bound.saturating_sub(state.used());
             if have + free >= need {
@@ -114,6 +115,7 @@ impl<C: Content> Space<C> {
                 }
                 return Ok(have + take);
             }
+            self.pressure.send_replace(());
             let short = need - have - free;
             let wanted = want - have - free;
             if state.falling < short {
@@ -153,9 +155,21 @@ impl<C: Content> Space<C> {
     }
 
     /// See [`super::Blobspace::check_room`].
-    pub(super) fn check_room(&self, packs: &[Key], more: u64) -> Result<(), BlobspaceError> {
+    pub(super) fn check_room(&self, packs: &mut BTreeMap<Key, u64>) -> Result<(), BlobspaceError> {
         let state = self.when_records_known(self.lock());
-        state.check_fits(self.bound, packs, more)
+        for writer in state.writers.values() {
+            if let Some(least) = packs.get_mut(&writer.key) {
+                *least = writer.needs.max(*least);
+            }
+        }
+        let (mut here, mut more) = (BTreeSet::new(), 0_u64);
+        for (key, least) in packs.iter() {
+            match state.table.contains_key(key) {
+                true => drop(here.insert(key.clone())),
+                false => more = more.saturating_add(*least),
+            }
+        }
+        state.check_fits(self.bound, &here, more)
     }
 
     /// Nothing idle is left: evicts packs that are read, and tells younger writers to give way,
@@ -249,7 +263,7 @@ impl<C: Content> Space<C> {
                 let missing = short - state.falling;
                 let gone = self.evict_packs(&mut state, missing, Spare::Leased, &mut evicted);
                 if gone == 0 && self.evict_records(&mut state, missing) == 0 {
-                    state.check_fits(self.bound, &[], bytes)?;
+                    state.check_fits(self.bound, &BTreeSet::new(), bytes)?;
                     return Err(BlobspaceError::Full(
                         "readers and writers hold all of maxSizeBytes".into(),
                     ));
@@ -304,15 +318,19 @@ impl<C: Content> Space<C> {
 impl<C: Content> State<C> {
     /// Whether `more` bytes can ever be had while these packs stay and nothing pinned goes: no eviction
     /// helps where they cannot.
-    fn check_fits(&self, bound: u64, packs: &[Key], more: u64) -> Result<(), BlobspaceError> {
-        let packs: BTreeSet<&Key> = packs.iter().collect();
+    fn check_fits(
+        &self,
+        bound: u64,
+        packs: &BTreeSet<Key>,
+        more: u64,
+    ) -> Result<(), BlobspaceError> {
         let here = packs.iter().filter_map(|key| self.table.get(key));
         let staying: u64 = here.map(|entry| entry.stored.bytes.load(Relaxed)).sum();
         let need = staying.saturating_add(more);
         if need > bound {
             return Err(BlobspaceError::LargerThanBound { bound });
         }
-        let others = self.pinned_beside(&packs);
+        let others = self.pinned_beside(packs);
         match others.saturating_add(need) > bound {
             true if others > 0 => Err(BlobspaceError::Pinned {
                 pinned: self.pinned(),

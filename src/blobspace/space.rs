@@ -13,6 +13,7 @@ use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::watch;
 
 /// How often [`Space::get`] starts over when the pack it opens is replaced meanwhile.
 const GET_TRIES: usize = 4;
@@ -33,6 +34,8 @@ pub(super) struct Space<C: Content> {
     pub(super) freed: Condvar,
     /// Goes with `state`: there is something for the background thread to do.
     pub(super) work: Condvar,
+    /// Changes when a writer finds no room that is free: see [`super::Blobspace::pressure`].
+    pub(super) pressure: watch::Sender<()>,
     /// Released when the last of store, reservations and background thread is gone: nobody
     /// else empties `tmp` under a writer.
     _lock: File,
@@ -89,7 +92,10 @@ impl<C: Content> Entry<C> {
 
 /// A reservation, as others see it.
 pub(super) struct Writer {
+    pub(super) key: Key,
     pub(super) reserved: u64,
+    /// What the pack will take, at least, as far as that is known: what it asked for, and what it said is ahead.
+    pub(super) needs: u64,
     /// Told to give way to older ones; read on every write.
     pub(super) yields: Arc<AtomicBool>,
     /// For a side pack: its base, which stays as long as this is written.
@@ -202,6 +208,7 @@ impl<C: Content> Space<C> {
                 next_serial: 0,
             }),
             freed: Condvar::new(),
+            pressure: watch::Sender::new(()),
             work: Condvar::new(),
             _lock: lock,
         }

@@ -225,8 +225,9 @@ fn what_fits_beside_pins_is_known_before_anything_is_written() {
     let (a, b, c) = (base("a"), base("b"), base("c"));
     let kib = |count: usize| (count * KIB) as u64;
     let check = |packs: &[&Key], more| {
-        let packs: Vec<Key> = packs.iter().map(|key| (*key).clone()).collect();
-        match store.check_room(&packs, more) {
+        let mut packs: BTreeMap<Key, u64> = packs.iter().map(|key| ((*key).clone(), 1)).collect();
+        packs.insert(base("more"), more);
+        match store.check_room(&mut packs) {
             Ok(()) => "fits",
             Err(BlobspaceError::LargerThanBound { .. }) => "larger",
             Err(BlobspaceError::Pinned { .. }) => "pinned",
@@ -235,7 +236,7 @@ fn what_fits_beside_pins_is_known_before_anything_is_written() {
     };
     assert_eq!(check(&[], kib(1024)), "fits");
     assert_eq!(check(&[], kib(1025)), "larger");
-    assert_eq!(check(&[&a, &c], kib(512)), "fits", "c is not here");
+    assert_eq!(check(&[&a, &c], kib(511)), "fits", "c is not here");
     assert_eq!(check(&[&a, &a, &b], kib(260)), "larger");
     let pin = Pin {
         packs: vec![a.clone()],
@@ -248,4 +249,36 @@ fn what_fits_beside_pins_is_known_before_anything_is_written() {
     assert_eq!(check(&[&a, &b], kib(252)), "fits", "pinned, and its own");
     store.unpin("p");
     assert_eq!(check(&[&b], kib(256)), "fits");
+}
+
+#[test]
+fn what_is_being_written_counts_with_what_it_has_shown_to_need() {
+    let location = TempDir::new().unwrap();
+    let store = open(&location, MIB);
+    let kib = |count: usize| (count * KIB) as u64;
+    let (a, b) = (base("a"), base("b"));
+    let mut packs = BTreeMap::from([(a.clone(), kib(100)), (b.clone(), kib(500))]);
+    let mut pressure = store.pressure();
+    let mut reservation = store.reserve(&a).unwrap();
+    reservation.expect(Arc::new(AtomicU64::new(kib(300))));
+    reservation.write_all(&pack(200 * KIB, 1)).unwrap();
+    store.check_room(&mut packs).unwrap();
+    assert_eq!(packs[&a], kib(500));
+    assert_eq!(packs[&b], kib(500));
+    reservation.write_all(&pack(100 * KIB, 1)).unwrap();
+    assert!(!pressure.has_changed().unwrap());
+    let error = store.check_room(&mut packs).unwrap_err();
+    assert!(
+        matches!(error, BlobspaceError::LargerThanBound { .. }),
+        "{error}"
+    );
+    // What it needed once it needs in the next attempt.
+    drop(reservation);
+    store.check_room(&mut packs).unwrap_err();
+    put(&store, &b, 512 * KIB);
+    let mut reservation = store.reserve(&a).unwrap();
+    reservation.write_all(&pack(600 * KIB, 1)).unwrap();
+    assert!(pressure.has_changed().unwrap());
+    pressure.mark_unchanged();
+    assert_eq!(packs[&a], kib(600));
 }

@@ -163,6 +163,7 @@ impl Preparer {
         let mut arrived = Arrived::of(wanted.len());
         let mut came = 0;
         let mut due: Option<Instant> = None;
+        let mut pressure = self.blobspace.pressure();
         loop {
             tokio::select! {
                 biased;
@@ -170,7 +171,7 @@ impl Preparer {
                     Some((number, pack)) => {
                         came += 1;
                         if came < wanted.len() {
-                            self.check_arrived(&mut together, number, pack.clone()).await?;
+                            self.check_arrived(&mut together, number, &pack).await?;
                         }
                         arrived.put(number, pack);
                     }
@@ -180,6 +181,7 @@ impl Preparer {
                     due = None;
                     show(arrived.show());
                 }
+                Ok(()) = pressure.changed() => self.check_together(&mut together).await?,
             }
             if due.is_none() && arrived.is_worth_showing() {
                 due = Some(Instant::now() + SHOWN_AFTER);

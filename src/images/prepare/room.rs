@@ -9,21 +9,12 @@ use crate::reference::Repository;
 use crate::unpack::{Expected, Form};
 use std::collections::BTreeMap;
 
-/// The layers of one image, and the place that each takes.
+/// The layers of one image, and the place that each takes: its pack's key, and how many bytes it is at least. A
+/// layer may be in an image more than once.
 pub(super) struct Together<'a> {
     repository: &'a Repository,
     wanted: &'a [Expected],
-    places: Vec<Place>,
-}
-
-/// What a layer takes of the bound.
-enum Place {
-    /// What this pack takes.
-    Pack(Key),
-    /// As many bytes as it has compressed, since packs are not: it is not here yet.
-    Bytes(u64),
-    /// What came, and is held: evicted it still takes its place.
-    Held(Lease<Pack>),
+    places: BTreeMap<Key, u64>,
 }
 
 impl Preparer {
@@ -34,62 +25,61 @@ impl Preparer {
         repository: &'a Repository,
         wanted: &'a [Expected],
     ) -> Result<Together<'a>, ImageError> {
-        let mut places = Vec::with_capacity(wanted.len());
+        let mut places = BTreeMap::new();
         for layer in wanted {
-            places.push(match self.key_of(layer).await {
-                Some(key) => Place::Pack(key),
-                None => Place::Bytes(layer.size),
-            });
+            let key = self.key_of(layer).await;
+            let key = key.unwrap_or_else(|| base_key(&layer.identity()));
+            // Packs are not compressed: one will be no smaller than its layer is now.
+            places.insert(key, layer.size);
         }
-        let together = Together {
+        let mut together = Together {
             repository,
             wanted,
             places,
         };
-        self.check_together(&together).await?;
+        self.check_together(&mut together).await?;
         Ok(together)
     }
 
-    /// The same once more, when a layer came: unpacked it is larger than its manifest said.
+    /// A layer came, and is held: evicted it still takes its place, which is larger than its manifest said.
     pub(super) async fn check_arrived(
         &self,
         together: &mut Together<'_>,
         number: usize,
-        pack: Lease<Pack>,
+        pack: &Lease<Pack>,
     ) -> Result<(), ImageError> {
-        together.places[number] = Place::Held(pack);
+        // It may be here as another compression, sealed meanwhile.
+        let promised = base_key(&together.wanted[number].identity());
+        together.places.remove(&promised);
+        let place = (pack.base().clone(), pack.disk_bytes());
+        together.places.extend([place]);
         self.check_together(together).await
     }
 
-    async fn check_together(&self, together: &Together<'_>) -> Result<(), ImageError> {
-        let Together {
-            repository,
-            wanted,
-            places,
-        } = together;
-        // A layer may be in an image more than once.
-        let (mut packs, mut more) = (Vec::new(), BTreeMap::new());
-        for (layer, place) in wanted.iter().zip(places) {
-            match place {
-                Place::Pack(key) => packs.push(key.clone()),
-                Place::Bytes(bytes) => drop(more.insert(layer.digest, *bytes)),
-                Place::Held(pack) if pack.evicted() => {
-                    more.insert(layer.digest, pack.disk_bytes());
-                }
-                Place::Held(pack) => packs.push(pack.base().clone()),
-            }
-        }
-        let missing = more.len();
-        let more = more
-            .values()
-            .fold(0, |sum: u64, size| sum.saturating_add(*size));
+    /// The same, by what the layers that are being unpacked have turned out to need so far: none of them comes to
+    /// its end while they wait for each other's space.
+    pub(super) async fn check_together(
+        &self,
+        together: &mut Together<'_>,
+    ) -> Result<(), ImageError> {
+        let mut places = std::mem::take(&mut together.places);
         let blobspace = self.blobspace.clone();
-        let fits = blocking(move || blobspace.check_room(&packs, more)).await;
-        let Some(Err(error)) = fits else {
+        let check = move || {
+            let fits = blobspace.check_room(&mut places);
+            (places, fits)
+        };
+        let Some((places, fits)) = blocking(check).await else {
             return Ok(());
         };
+        together.places = places;
+        let Err(error) = fits else {
+            return Ok(());
+        };
+        let Together {
+            repository, wanted, ..
+        } = together;
         let (layers, digest) = (wanted.len(), wanted[0].digest);
-        tracing::warn!(%repository, layers, missing, %error, "an image does not fit");
+        tracing::warn!(%repository, layers, %error, "an image does not fit");
         let what = match wanted {
             [_] => format!("layer {digest} of `{repository}`"),
             _ => format!("{layers} layers of `{repository}` together"),
