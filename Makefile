@@ -24,7 +24,7 @@ clippy:
 
 # Hermetic: loopback only, nothing to install.
 test:
-	cargo test
+	cargo test --no-fail-fast
 
 cases:
 	BLOBSERVE_CASES="$(BLOBSERVE_CASES)" cargo test --features cases --test cases
