@@ -11,7 +11,7 @@ use super::http1;
 use super::reactors::Reactors;
 use super::remembered;
 use super::respond::{MOST_HEAD, Respond};
-use super::socket::{Answering, Pulse, Socket};
+use super::socket::{Answering, HEAD_TIMEOUT, LAST_WORD, Pulse, Socket};
 use super::streams::{self, Piece, Streams, Taken};
 use super::transport::{Protocol, Transport};
 use crate::metrics::Metrics;
@@ -47,7 +47,7 @@ const MOST_RESETS: usize = 20;
 const MOST_ERRORS: usize = 256;
 /// Silence after which an HTTP/2 peer is asked whether it is there, and the time it has to answer.
 const PING: Duration = Duration::from_secs(30);
-/// A closing connection's time: for HTTP/2 to say so, for a head that is on its way to come.
+/// The time of a silent connection when we stop: for a head that is on its way to come.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Pauses after an accept that failed for want of descriptors or memory: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -193,7 +193,7 @@ async fn converse(stream: TcpStream, respond: Arc<impl Respond>, terms: Terms) {
     };
     let opened = tokio::select! {
         opened = open(stream, &terms, &pulse) => opened.ok(),
-        () = tokio::time::sleep(super::socket::HEAD_TIMEOUT) => None,
+        () = tokio::time::sleep(HEAD_TIMEOUT) => None,
         () = silent => None,
     };
     let Some((mut socket, protocol)) = opened else {
@@ -297,7 +297,7 @@ async fn by_hyper(
                 }
                 Ended::Due => {
                     connection.as_mut().graceful_shutdown();
-                    let _ = tokio::time::timeout(FAREWELL, connection).await;
+                    let _ = tokio::time::timeout(LAST_WORD, connection).await;
                 }
             }
         }
@@ -358,9 +358,7 @@ async fn watch<C: Future>(
     ending: impl Future<Output = ()>,
 ) -> Ended {
     let mut ending = pin!(ending);
-    let mut armed = pulse
-        .due()
-        .unwrap_or_else(|| Instant::now() + super::socket::HEAD_TIMEOUT);
+    let mut armed = pulse.due().unwrap_or_else(|| Instant::now() + HEAD_TIMEOUT);
     let mut timer = pin!(tokio::time::sleep_until(armed));
     poll_fn(|context| {
         if connection.as_mut().poll(context).is_ready() {

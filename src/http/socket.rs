@@ -21,8 +21,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
 
-/// From the accept, or from a request's first byte, to the end of its head.
-pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Who sends no whole head is closed so long after the accept, or after a head's first byte.
+pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(15);
+/// What is said to a client that is closed for slowness (HTTP/2: GOAWAY) has gone out after that.
+pub(super) const LAST_WORD: Duration = Duration::from_millis(500);
+/// When closing begins, so that it has ended within [`HEAD_LIMIT`], late timers included.
+pub(super) const HEAD_TIMEOUT: Duration = head_timeout(HEAD_LIMIT, LAST_WORD);
 /// Between requests.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Without one byte taken by a client that is being answered.
@@ -31,6 +35,11 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const LAST_STALL: Duration = Duration::from_secs(10);
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A limit without what closing takes, and as much again for timers and a busy machine.
+const fn head_timeout(limit: Duration, closing: Duration) -> Duration {
+    limit.saturating_sub(closing.saturating_mul(2))
+}
 
 /// What a connection is doing, as far as its deadlines care. Times are milliseconds since the
 /// accept, plus one; 0: not so.
@@ -440,7 +449,7 @@ mod tests {
     #[test]
     fn the_clock_runs_by_what_the_connection_does() {
         let pulse = Pulse::new();
-        assert_eq!(left(&pulse), Some(15), "after the accept");
+        assert_eq!(left(&pulse), Some(14), "after the accept");
         pulse.read();
         let answering = pulse.answer();
         assert_eq!(left(&pulse), None, "while it is answered");
@@ -458,11 +467,11 @@ mod tests {
         drop(answering);
         assert_eq!(left(&pulse), Some(75), "between requests");
         pulse.read();
-        assert_eq!(left(&pulse), Some(15), "the next head has begun");
+        assert_eq!(left(&pulse), Some(14), "the next head has begun");
         let answering = pulse.answer();
         pulse.read();
         drop(answering);
-        assert_eq!(left(&pulse), Some(15), "part of the next head came early");
+        assert_eq!(left(&pulse), Some(14), "part of the next head came early");
         let streams = [pulse.answer(), pulse.answer()];
         for mut stream in streams {
             assert_eq!(left(&pulse), None);
@@ -483,6 +492,20 @@ mod tests {
             drop(stream);
         }
         assert_eq!(left(&pulse), Some(75), "the last stream has ended");
+    }
+
+    #[test]
+    fn a_slow_client_is_gone_before_the_limit() {
+        let ms = Duration::from_millis;
+        for (limit, closing, begins) in [
+            (15_000, 500, 14_000),
+            (15_000, 0, 15_000),
+            (1_000, 200, 600),
+            (1_000, 700, 0),
+        ] {
+            assert_eq!(head_timeout(ms(limit), ms(closing)), ms(begins));
+        }
+        assert!(HEAD_TIMEOUT + LAST_WORD < HEAD_LIMIT);
     }
 
     #[test]
