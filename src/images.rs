@@ -5,7 +5,7 @@
 //! they leave; one flight per (host, repository, tag or digest), one per (host, layer digest);
 //! a failed flight leaves nothing behind. Knows no HTTP status.
 //!
-//! The steps of [`Images::get`]: policy → tag to digest (freshness, [`tags`](self)) → manifest and
+//! The steps of [`Images::get`]: policy → tag to digest (freshness, `tags`) → manifest and
 //! configuration → layers (`prepare`, `fetch`), merged where there are several → replacements → view.
 //! [`Images::get_early`] may end before the last layer is here.
 
@@ -28,8 +28,10 @@ mod prepare;
 mod select;
 mod shown;
 mod site;
+mod tags;
 mod variants;
 mod view;
+mod views;
 
 pub use crate::encode::Coding;
 pub use crate::pack::ResolveError;
@@ -44,7 +46,7 @@ pub use shown::Shown;
 pub use variants::Found;
 pub use view::{Child, DirectoryNode, FileNode, KnownFile, Node, View};
 
-use crate::blobspace::{Blobspace, Content, WeakLease};
+use crate::blobspace::{Blobspace, Content};
 use crate::config::{Config, SiteConfig};
 use crate::digest::Digest;
 use crate::metrics::Metrics;
@@ -53,7 +55,7 @@ use crate::reference::{Reference, Repository, Version};
 use crate::registry::Registries;
 use about::Abouts;
 use catalogue::Names;
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use fetch::Fetcher;
 use flight::{Early, Flights};
 use lasts::Lasts;
@@ -68,16 +70,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use variants::Variants;
-use view::KnownFiles;
+use views::Remembered;
 
 /// How long a registry's 404 is remembered.
 const MISSING_LASTS: Duration = Duration::from_secs(5);
-/// How long a request waits for a tag to be revalidated when an older answer may be served meanwhile.
-const REVALIDATION_WAIT: Duration = Duration::from_secs(1);
-/// After a revalidation that failed or goes on: how long the older answer is served without asking again.
-const STALE_PAUSE: Duration = Duration::from_secs(5);
-/// Views remembered; the least recently used go.
-const MOST_VIEWS: usize = 10_000;
 
 impl Content for Pack {
     fn open(file: File) -> Result<Pack, String> {
@@ -120,31 +116,6 @@ struct Inner {
     names: Names,
     abouts: Abouts,
     draining: watch::Sender<bool>,
-}
-
-/// A view without its leases.
-struct Remembered {
-    info: Arc<ViewInfo>,
-    base: KnownFiles,
-    modified: Option<WeakLease<Pack>>,
-    /// When the registry said so; 1970 where it is not asked.
-    validated: SystemTime,
-}
-
-impl Remembered {
-    fn upgrade(&self) -> Option<View> {
-        let base = self.base.upgrade()?;
-        let modified = match &self.modified {
-            Some(modified) => Some(modified.upgrade()?),
-            None => None,
-        };
-        let view = View {
-            info: self.info.clone(),
-            base,
-            modified,
-        };
-        (!view.poisoned()).then_some(view)
-    }
 }
 
 impl Images {
@@ -346,144 +317,6 @@ impl Inner {
         }
     }
 
-    /// A tag: what it meant when its registry was last asked, if that is not too long ago; else ask.
-    async fn by_tag(
-        self: &Arc<Self>,
-        reference: &Reference,
-        policy: &Arc<Policy>,
-        early: &Early<Arc<Upper>>,
-    ) -> Result<View, ImageError> {
-        if let Some(error) = self.missing.get(reference) {
-            return Err(error);
-        }
-        let Some(known) = self.preparer.ledger.tag(reference).await else {
-            return self.revalidated(reference, policy, early).await;
-        };
-        // A time in the future says nothing: due, and good enough while the registry fails.
-        let age = known.age().unwrap_or(self.tag_ttl);
-        if age < self.tag_ttl || policy.is_fixed(&reference.version) {
-            let left = self.tag_ttl.saturating_sub(age);
-            return match self.known(reference, policy, &known, left, early).await {
-                // Evicted here, and gone from the registry: the tag may mean another image by now.
-                Err(ImageError::NotFound(_)) if !policy.is_fixed(&reference.version) => {
-                    self.revalidated(reference, policy, early).await
-                }
-                outcome => outcome,
-            };
-        }
-        if age > self.tag_ttl.saturating_add(self.stale_if_error) {
-            return self.revalidated(reference, policy, early).await;
-        }
-        // Nothing is shown of an image that may not be had, while there is an older one.
-        let unheard = early::unheard();
-        let revalidated = self.revalidated(reference, policy, &unheard);
-        match tokio::time::timeout(REVALIDATION_WAIT, revalidated).await {
-            Ok(Ok(view)) => Ok(view),
-            // The registry has answered that there is no such tag, or not for us.
-            Ok(Err(error)) if self.preparer.ledger.tag(reference).await.is_none() => Err(error),
-            // It fails, or the tag moved to an image that cannot be had.
-            Ok(Err(error)) => {
-                tracing::warn!(%reference, %error, "tag not revalidated, serving what it last meant");
-                self.known(reference, policy, &known, STALE_PAUSE, early)
-                    .await
-            }
-            Err(_) => {
-                self.known(reference, policy, &known, STALE_PAUSE, early)
-                    .await
-            }
-        }
-    }
-
-    /// What the tag last meant, to be used for `fresh` without asking again.
-    async fn known(
-        self: &Arc<Self>,
-        reference: &Reference,
-        policy: &Arc<Policy>,
-        known: &KnownTag,
-        fresh: Duration,
-        early: &Early<Arc<Upper>>,
-    ) -> Result<View, ImageError> {
-        let prepared = self
-            .prepared(reference, policy, known.digest, early)
-            .await?;
-        self.note(reference, policy, known.digest, &prepared.image)
-            .await;
-        Ok(self.remember(reference, policy, &prepared, Some((known.validated, fresh))))
-    }
-
-    /// Asks the registry what the tag means now, and prepares that. One flight per reference.
-    async fn revalidated(
-        self: &Arc<Self>,
-        reference: &Reference,
-        policy: &Arc<Policy>,
-        early: &Early<Arc<Upper>>,
-    ) -> Result<View, ImageError> {
-        let (inner, reference_, policy) = (self.clone(), reference.clone(), policy.clone());
-        self.tags
-            .join_early(reference.clone(), early, |early| async move {
-                inner.revalidate(&reference_, &policy, &early).await
-            })
-            .await
-    }
-
-    async fn revalidate(
-        self: &Arc<Self>,
-        reference: &Reference,
-        policy: &Arc<Policy>,
-        early: &Early<Arc<Upper>>,
-    ) -> Result<View, ImageError> {
-        if let Some(view) = self
-            .views
-            .get(reference)
-            .filter(|view| view.info.is_current(Instant::now()))
-            .and_then(|view| view.upgrade())
-        {
-            return Ok(view);
-        }
-        let asked = SystemTime::now();
-        let digest = self.resolve(reference).await?;
-        self.preparer.tag_means(&reference.repository, digest).await;
-        let prepared = self.prepared(reference, policy, digest, early).await?;
-        self.preparer
-            .ledger
-            .put_tag(
-                reference,
-                &KnownTag {
-                    digest,
-                    validated: asked,
-                },
-            )
-            .await;
-        self.note(reference, policy, digest, &prepared.image).await;
-        Ok(self.remember(reference, policy, &prepared, Some((asked, self.tag_ttl))))
-    }
-
-    /// Asks the registry what the tag means. One that is gone, or not for us, is known no longer.
-    async fn resolve(&self, reference: &Reference) -> Result<Digest, ImageError> {
-        let Version::Tag(tag) = &reference.version else {
-            return Err(ImageError::Internal(
-                "a digest needs no revalidation".into(),
-            ));
-        };
-        let outcome = self.registries.resolve(&reference.repository, tag).await;
-        let error = match outcome.map_err(ImageError::from) {
-            Ok(digest) => return Ok(digest),
-            Err(error) => error,
-        };
-        if matches!(error, ImageError::NotFound(_)) {
-            tracing::info!(%reference, %error, "tag not resolved");
-        } else {
-            tracing::warn!(%reference, %error, "tag not resolved");
-        }
-        if matches!(error, ImageError::NotFound(_) | ImageError::Denied(_)) {
-            self.forget(reference).await;
-        }
-        if matches!(error, ImageError::NotFound(_)) {
-            self.missing.put(reference.clone(), error.clone());
-        }
-        Err(error)
-    }
-
     async fn by_digest(
         self: &Arc<Self>,
         reference: &Reference,
@@ -527,68 +360,6 @@ impl Inner {
         };
         let key = (reference.repository.clone(), digest);
         self.digests.join_early(key, early, prepare).await
-    }
-
-    /// Makes the view, and remembers it (None: for ever; else what the tag meant when its registry was
-    /// asked, and for how long that is good), unless a later answer of the registry is remembered.
-    fn remember(
-        &self,
-        reference: &Reference,
-        policy: &Policy,
-        prepared: &Prepared,
-        fresh: Option<(SystemTime, Duration)>,
-    ) -> View {
-        let lasts = match fresh {
-            Some((_, fresh)) if !policy.is_fixed(&reference.version) => Lasts::until(fresh),
-            _ => Lasts::for_ever(),
-        };
-        let image = &prepared.image;
-        let rules = prepared.rules.clone();
-        let info = policy.info(reference, image.digest, &image.config, rules, lasts);
-        let info = Arc::new(info);
-        let remembered = Remembered {
-            info: info.clone(),
-            base: KnownFiles::of(&prepared.base),
-            modified: prepared.modified.as_ref().map(|pack| pack.downgrade()),
-            validated: fresh.map_or(SystemTime::UNIX_EPOCH, |(validated, _)| validated),
-        };
-        self.make_room();
-        let is_later = |there: &Remembered| {
-            there.validated > remembered.validated
-                && there.info.is_current(Instant::now())
-                && there.upgrade().is_some()
-        };
-        match self.views.entry(reference.clone()) {
-            Entry::Occupied(there) if is_later(there.get()) => {}
-            Entry::Occupied(mut there) => there.insert(remembered).info.lasts.end(),
-            Entry::Vacant(there) => drop(there.insert(remembered)),
-        }
-        View {
-            info,
-            base: prepared.base.clone(),
-            modified: prepared.modified.clone(),
-        }
-    }
-
-    /// Keeps `views` bounded: drops the least recently used tenth.
-    fn make_room(&self) {
-        if self.views.len() < MOST_VIEWS {
-            return;
-        }
-        let mut uses: Vec<u64> = self
-            .views
-            .iter()
-            .map(|view| view.info.lasts.last_use())
-            .collect();
-        let tenth = uses.len() / 10;
-        let (_, oldest, _) = uses.select_nth_unstable(tenth);
-        let oldest = *oldest;
-        let mut surplus = tenth + 1;
-        self.views.retain(|_, view| {
-            let drop = surplus > 0 && view.info.lasts.last_use() <= oldest;
-            surplus -= usize::from(drop);
-            !drop
-        });
     }
 }
 

@@ -1,8 +1,9 @@
 //! What registries said lately: believed for a while, asked again after that, and believed longer while
 //! asking fails. In memory, bounded.
 
+use crate::images::ImageError;
 use crate::images::flight::Flights;
-use crate::images::{ImageError, REVALIDATION_WAIT, STALE_PAUSE};
+use crate::images::tags::{REVALIDATION_WAIT, STALE_PAUSE};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
