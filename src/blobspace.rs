@@ -7,6 +7,7 @@
 //!   control                         socket of the server that has the lock (see `control`); left behind by kill -9, replaced
 //!   boot-id                         of the machine's boot that last wrote here
 //!   packs/<key>.pack                sealed: complete and verified; 0400 once known to be durable, 0600 until then
+//!   packs/source-<key>.pack         what that pack is made of, where sources are kept
 //!   tmp/<number>                    being written; emptied at start
 //!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins, diff IDs, names of images, pins
 //! ```
@@ -23,7 +24,8 @@
 //! - an eviction: unlink the side packs · unlink the base. Bytes leave the sums after the kernel has freed them;
 //! - a record: create `tmp/<number>` · write · rename. A checksum finds one that a power cut tore;
 //! - a start: sweep `tmp` · if the boot is another one, unlink packs that are not 0400 · unlink side
-//!   packs without base · rename a new `boot-id` into place · (in the background) evict down to the bound.
+//!   packs without base, and sources where none are kept · rename a new `boot-id` into place · (in the background)
+//!   evict down to the bounds.
 //!
 //! kill -9 forgets which packs and records were used in the last minute, nothing else: the order of eviction is kept in
 //! mtimes, written every 60 s and by [`Blobspace::close`].
@@ -38,6 +40,7 @@ mod records;
 mod recovery;
 mod reservation;
 mod room;
+mod sources;
 mod space;
 mod sync;
 #[cfg(test)]
@@ -113,6 +116,8 @@ pub struct Tuning {
     pub lock_wait: Duration,
     /// How long a writer waits for readers to let go of evicted packs: 30 s.
     pub space_wait: Duration,
+    /// Most bytes of the bound that sources may take, see [`Blobspace::reserve_source`]: 0, none are kept.
+    pub source_bytes: u64,
     /// How many packs stay open for the next reader: 1,024, well below the 65,530 mappings that
     /// Linux gives a process (`vm.max_map_count`). Leases keep more open if they must.
     pub open_mappings: usize,
@@ -131,6 +136,7 @@ impl Default for Tuning {
         Tuning {
             lock_wait: Duration::from_secs(30),
             space_wait: Duration::from_secs(30),
+            source_bytes: 0,
             open_mappings: 1024,
             records: 10_000,
             record_protection: Duration::from_secs(120),
@@ -208,6 +214,8 @@ pub struct Usage {
     pub packs: u64,
     /// Their bytes on disk.
     pub sealed_bytes: u64,
+    /// The part of those that is sources.
+    pub source_bytes: u64,
     /// Bytes of packs that are evicted and still leased.
     pub leased_bytes: u64,
     /// Bytes that writers have reserved.
@@ -263,6 +271,17 @@ impl<C: Content> Blobspace<C> {
     /// is not evicted while this lasts; if it is not there, the error is [`BlobspaceError::Contended`].
     pub fn reserve(self: &Arc<Self>, key: &Key) -> Result<Reservation<C>, BlobspaceError> {
         self.space.reserve(key)
+    }
+    /// Starts the source of a base pack: what that is made of, to be had again elsewhere, and kept only so that the
+    /// pack can be made again without. Takes all of its `bytes` (an upper limit) at once, of free and idle space only,
+    /// within [`Tuning::source_bytes`]. None: there are none to be had now, or it is here. Waits for nobody, and while it
+    /// is written it gives way to every pack, see [`Reservation::gives_way`]. A source counts as used when its pack goes.
+    pub fn reserve_source(self: &Arc<Self>, base: &Key, bytes: u64) -> Option<Reservation<C>> {
+        self.space.reserve_source(base, bytes)
+    }
+    /// Most bytes that sources may take; 0: none are kept.
+    pub fn source_bound(&self) -> u64 {
+        self.space.tuning.source_bytes
     }
     /// Whether these packs can be here together, those that are not (yet, or any more) with so many bytes at least:
     /// asks nobody to go, reserves nothing. Raises those bytes to what their writers, if there are any, have shown to need.

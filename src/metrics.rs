@@ -72,7 +72,7 @@ impl Metrics {
             bytes: valid(IntGaugeVec::new(
                 Opts::new(
                     "blobserve_blobspace_bytes",
-                    "Bytes that count against maxSizeBytes, by state: sealed, leased (evicted, still read), reserved, records.",
+                    "Bytes that count against maxSizeBytes, by state: sealed, compressed (layers kept as they came), leased (evicted, still read), reserved, records.",
                 ),
                 &["state"],
             )),
@@ -158,7 +158,11 @@ impl Metrics {
     pub fn blobspace(&self, usage: &Usage) {
         self.packs.set(as_gauge(usage.packs));
         for (state, bytes) in [
-            ("sealed", usage.sealed_bytes),
+            (
+                "sealed",
+                usage.sealed_bytes.saturating_sub(usage.source_bytes),
+            ),
+            ("compressed", usage.source_bytes),
             ("leased", usage.leased_bytes),
             ("reserved", usage.reserved_bytes),
             ("records", usage.record_bytes),
@@ -277,7 +281,8 @@ mod tests {
         metrics.activity(3, 2);
         metrics.blobspace(&Usage {
             packs: 7,
-            sealed_bytes: 1000,
+            sealed_bytes: 1050,
+            source_bytes: 50,
             leased_bytes: 200,
             reserved_bytes: 30,
             record_bytes: 4,
@@ -318,6 +323,7 @@ mod tests {
             "blobserve_downloads_queued 2",
             "blobserve_blobspace_packs 7",
             "blobserve_blobspace_bytes{state=\"sealed\"} 1000",
+            "blobserve_blobspace_bytes{state=\"compressed\"} 50",
             "blobserve_blobspace_bytes{state=\"leased\"} 200",
             "blobserve_blobspace_evictions_total 5",
             "blobserve_variants_made_total{coding=\"br\"} 1",

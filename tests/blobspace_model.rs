@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
+/// What sources may take.
+const SOURCES: u64 = 512 << 10;
 
 /// Bytes that say themselves whether they are whole: their seed and length, then what the seed makes.
 struct Made {
@@ -68,12 +70,30 @@ fn seed() -> u64 {
 fn open(location: &Path, bound: u64, space_wait: u64) -> Store {
     let tuning = Tuning {
         space_wait: Duration::from_millis(space_wait),
+        source_bytes: SOURCES,
         record_protection: Duration::ZERO,
         open_mappings: 8,
         records: 20,
         ..Tuning::default()
     };
     Blobspace::open_tuned(location, bound, tuning).unwrap()
+}
+
+/// Writes a source in the background, as a tee does: gives way as soon as it is told. None: it is not kept.
+fn write_source(
+    mut reservation: Reservation<Made>,
+    bytes: &[u8],
+    pause: Duration,
+) -> Option<Lease<Made>> {
+    let told = reservation.gives_way();
+    for chunk in bytes.chunks(16 << 10) {
+        std::thread::sleep(pause);
+        if told.load(Relaxed) {
+            return None;
+        }
+        reservation.write_all(chunk).ok()?;
+    }
+    reservation.commit().ok()
 }
 
 fn write(mut reservation: Reservation<Made>, bytes: &[u8]) -> Result<Lease<Made>, BlobspaceError> {
@@ -140,13 +160,17 @@ struct Model {
 impl Model {
     fn key(&mut self) -> Key {
         let base = Key::base(&format!("k{}", self.random.u8(..12)));
-        match self.random.u8(..3) {
+        match self.random.u8(..4) {
+            1 => Key::source(&base),
             0 => Key::side(&base, &format!("s{}", self.random.u8(..2))),
             _ => base,
         }
     }
     fn commit(&mut self) {
         let key = self.key();
+        if key.is_source() {
+            return self.keep();
+        }
         let bytes = make(self.random.u64(..), self.random.usize(16..300 << 10));
         let present = self.store.get(&key).map(|lease| lease.bytes.clone());
         let Ok(reservation) = self.store.reserve(&key) else {
@@ -174,6 +198,24 @@ impl Model {
             }
             Err(error) => panic!("{key:?}: {error}"),
         }
+    }
+    fn keep(&mut self) {
+        let base = Key::base(&format!("k{}", self.random.u8(..12)));
+        let (key, is_here) = (Key::source(&base), self.store.facts(&Key::source(&base)));
+        let bytes = make(self.random.u64(..), self.random.usize(16..200 << 10));
+        let leased: Vec<bool> = self.leases.iter().map(|(.., it)| it.evicted()).collect();
+        let reservation = self.store.reserve_source(&base, bytes.len() as u64);
+        assert!(reservation.is_none() || is_here.is_none());
+        let after: Vec<bool> = self.leases.iter().map(|(.., it)| it.evicted()).collect();
+        assert_eq!(leased, after, "what is read stays");
+        let Some(reservation) = reservation else {
+            return;
+        };
+        // Nobody else needs the space meanwhile.
+        let lease = write_source(reservation, &bytes, Duration::ZERO).unwrap();
+        assert_eq!(lease.bytes, bytes);
+        self.committed.insert(key.clone(), bytes);
+        self.hold(key, lease);
     }
     fn hold(&mut self, key: Key, lease: Lease<Made>) {
         let bytes = lease.bytes.clone();
@@ -302,6 +344,10 @@ impl Model {
         let usage = self.store.usage();
         let counted = usage.sealed_bytes + usage.record_bytes + usage.reserved_bytes;
         assert!(counted + usage.leased_bytes <= self.bound, "{usage:?}");
+        let sources = (self.committed.keys().filter(|key| key.is_source()))
+            .filter_map(|key| Some(self.store.facts(key)?.bytes));
+        assert_eq!(usage.source_bytes, sources.sum::<u64>());
+        assert!(usage.source_bytes <= SOURCES, "{usage:?}");
         let mut zombies = HashMap::new();
         for (key, bytes, lease) in &self.leases {
             assert_eq!(&lease.bytes, bytes, "a lease of {key:?} changed");
@@ -381,6 +427,12 @@ fn sixteen_writers_of_ten_times_the_bound_keep_it_and_all_get_through() {
                         let key = Key::base(&format!("t{thread}-{number}"));
                         let bytes = make(random.u64(..), random.usize(256 << 10..768 << 10));
                         loop {
+                            let source = store.reserve_source(&key, 100 << 10);
+                            if let Some(source) = source {
+                                let kept = make(number, 100 << 10);
+                                let pause = Duration::from_millis(number);
+                                scope.spawn(move || drop(write_source(source, &kept, pause)));
+                            }
                             match store.reserve(&key).and_then(|r| write(r, &bytes)) {
                                 Ok(lease) => {
                                     assert_eq!(lease.bytes, bytes);
@@ -405,6 +457,7 @@ fn sixteen_writers_of_ten_times_the_bound_keep_it_and_all_get_through() {
     });
     let usage = store.usage();
     assert_eq!(usage.reserved_bytes + usage.leased_bytes, 0);
+    assert!(usage.source_bytes <= SOURCES, "{usage:?}");
     assert_eq!(count(location.path(), "tmp"), 0);
 }
 
@@ -432,6 +485,12 @@ fn crash_child() {
                         _ => base,
                     };
                     let bytes = make(random.u64(..), random.usize(16..200 << 10));
+                    if random.u8(..3) == 0 {
+                        let source = (key.base_key().is_none())
+                            .then(|| store.reserve_source(&key, bytes.len() as u64));
+                        let source = source.flatten();
+                        drop(source.and_then(|it| write_source(it, &bytes, Duration::ZERO)));
+                    }
                     let _ = store.reserve(&key).and_then(|r| write(r, &bytes));
                     let name = random.u8(..60).to_string();
                     let value = make(random.u64(..), 500);
@@ -491,9 +550,10 @@ fn killed_at_random_moments_it_starts_clean() {
         );
         for name in &names {
             let name = name.strip_suffix(".pack").unwrap();
-            let key = match name.split_once('+') {
-                Some((base, side)) => Key::side(&Key::base(base), side),
-                None => Key::base(name),
+            let key = match (name.split_once('+'), name.strip_prefix("source-")) {
+                (Some((base, side)), _) => Key::side(&Key::base(base), side),
+                (None, Some(base)) => Key::source(&Key::base(base)),
+                (None, None) => Key::base(name),
             };
             // `Made` checks every byte.
             assert!(store.get(&key).is_some(), "round {round}: {name}");

@@ -343,6 +343,7 @@ impl<C: Content> Space<C> {
         let over_count = records.map.len().saturating_sub(records.most);
         self.evict_oldest_records(&mut state, over_bytes, over_count);
         drop(state);
+        self.shrink_sources();
         self.shrink_to_bound();
         self.lock().records.known = true;
         self.freed.notify_all();

@@ -57,6 +57,10 @@ fn list<C: Content>(space: &Arc<Space<C>>, booted: bool) -> Result<(), Blobspace
         let base = key.base_key();
         base.is_some_and(|base| all.binary_search(&base).is_err())
     })?;
+    if space.tuning.source_bytes == 0 {
+        let why = "sources of packs are not kept any more";
+        drop_where(space, &mut found, why, |key, _| key.is_source())?;
+    }
     let mut state = space.lock();
     for key in found {
         let serial = state.serial();
@@ -98,6 +102,7 @@ pub(super) fn measure<C: Content>(space: &Arc<Space<C>>) {
         stored.written_last_use.store(mtime, Relaxed);
         stored.touch(mtime);
         state.sealed += bytes;
+        state.sources += if key.is_source() { bytes } else { 0 };
         if !durable(&data) {
             state.unsynced.push(key.clone());
         }

@@ -31,27 +31,44 @@ pub struct Reservation<C: Content> {
     renamed: bool,
 }
 
+impl<C: Content> Reservation<C> {
+    /// What `have` gives to the writer of that number is what it has.
+    pub(super) fn take(&mut self, have: impl FnOnce(u64) -> Option<u64>) -> Option<()> {
+        self.reserved = have(self.number)?;
+        Some(())
+    }
+}
+
 impl<C: Content> Space<C> {
     /// See [`super::Blobspace::reserve`].
     pub(super) fn reserve(self: &Arc<Self>, key: &Key) -> Result<Reservation<C>, BlobspaceError> {
         let (path, file) = self
             .with_disk_space(1, || self.disk.create())
             .map_err(|e| self.disk.error("cannot write in", &self.disk.tmp, &e))?;
-        let yields = Arc::new(AtomicBool::new(false));
+        let reservation = self.writer(key, path, file);
         let base = key.base_key();
+        if base.is_some_and(|base| !self.lock().table.contains_key(&base)) {
+            return Err(BlobspaceError::Contended);
+        }
+        Ok(reservation)
+    }
+
+    /// Starts a pack in that file, without any space yet.
+    pub(super) fn writer(self: &Arc<Self>, key: &Key, path: PathBuf, file: File) -> Reservation<C> {
+        let yields = Arc::new(AtomicBool::new(false));
         let mut state = self.when_found(self.lock());
         let number = state.serial();
-        let baseless = base.as_ref().is_some_and(|b| !state.table.contains_key(b));
         let writer = Writer {
             key: key.clone(),
             reserved: 0,
             needs: 0,
             yields: yields.clone(),
-            base,
+            base: key.base_key(),
+            made_of: None,
         };
         state.writers.insert(number, writer);
         drop(state);
-        let reservation = Reservation {
+        Reservation {
             space: self.clone(),
             key: key.clone(),
             number,
@@ -62,11 +79,7 @@ impl<C: Content> Space<C> {
             yields,
             ahead: Arc::default(),
             renamed: false,
-        };
-        if baseless {
-            return Err(BlobspaceError::Contended);
         }
-        Ok(reservation)
     }
 }
 
@@ -82,11 +95,28 @@ impl<C: Content> Reservation<C> {
         self.ahead = ahead;
     }
 
+    /// The pack is made of that one, which whoever writes this leases: should that have to go as well, both have no
+    /// room together, and the error is [`BlobspaceError::Contended`] at once.
+    pub fn made_of(&mut self, source: &Key) {
+        if let Some(me) = self.space.lock().writers.get_mut(&self.number) {
+            me.made_of = Some(source.clone());
+        }
+    }
+
+    /// Becomes true when others need the space: drop the reservation then. Whoever writes is told by an error;
+    /// this is for who has nothing to write now.
+    pub fn gives_way(&self) -> Arc<AtomicBool> {
+        self.yields.clone()
+    }
+
     fn write_some(&mut self, bytes: &[u8]) -> Result<usize, BlobspaceError> {
         if self.yields.load(Relaxed) {
             return Err(BlobspaceError::Contended);
         }
         let need = disk::blocks(self.length + bytes.len() as u64);
+        if need > self.reserved && self.key.is_source() {
+            return Err(BlobspaceError::Full("more than was reserved".into()));
+        }
         if need > self.reserved {
             let ahead = self.ahead.load(Relaxed);
             self.reserved = self.space.grow(self.number, need, ahead)?;
@@ -95,10 +125,13 @@ impl<C: Content> Reservation<C> {
             return Err(BlobspaceError::Contended);
         };
         let write = || (self.space.tuning.write_at)(file, bytes, self.length);
-        let written = self
-            .space
-            .with_disk_space(bytes.len() as u64, write)
-            .map_err(|e| self.space.disk.error("cannot write", &self.path, &e))?;
+        let written = if self.key.is_source() {
+            // Nobody goes for it, and it is no fault that it is not kept.
+            write().map_err(|error| BlobspaceError::Full(error.to_string()))?
+        } else {
+            let written = self.space.with_disk_space(bytes.len() as u64, write);
+            written.map_err(|e| self.space.disk.error("cannot write", &self.path, &e))?
+        };
         self.length += written as u64;
         Ok(written)
     }
@@ -119,6 +152,9 @@ impl<C: Content> Reservation<C> {
             .metadata()
             .map_err(|e| failed("cannot read", &self.path, &e))?;
         let bytes = disk::bytes_on_disk(&found);
+        if bytes > self.reserved && self.key.is_source() {
+            return Err(BlobspaceError::Full("more than was reserved".into()));
+        }
         if bytes > self.reserved {
             self.reserved = self.space.grow(self.number, bytes, 0)?;
         }

@@ -1,7 +1,6 @@
 //! Finding room under the bound: who has to go, who has to wait, who gives way.
 //!
-//! In this order: packs that nobody reads, least recently used first; records that were not
-//! used for a while; packs that are read (no more of them than are needed; their bytes come back
+//! In this order: packs that nobody reads, least recently used first; sources; whoever writes a source; records that were not used for a while; packs that are read (no more of them than are needed; their bytes come back
 //! when their leases end, so the writer waits); the youngest writers. A writer that is itself the youngest
 //! is told so at once ([`BlobspaceError::Contended`]).
 //!
@@ -103,7 +102,12 @@ impl<C: Content> Space<C> {
                 return Err(BlobspaceError::Contended);
             }
             let have = me.reserved;
-            let base: BTreeSet<Key> = me.base.iter().cloned().collect();
+            let (base, source) = (me.base.iter().cloned().collect(), me.made_of.clone());
+            let is_gone = |source: &Key| !state.table.contains_key(source);
+            if source.as_ref().is_some_and(is_gone) {
+                // Its reader has it still, and that is who asks: waiting for it would not end.
+                return Err(BlobspaceError::Contended);
+            }
             state.check_fits(self.bound, &base, in_all)?;
             let want = with_step(self.bound, have, need);
             let free = self.bound.saturating_sub(state.used());
@@ -124,13 +128,22 @@ impl<C: Content> Space<C> {
                     drop(state);
                     continue;
                 }
-                let missing = short - state.falling;
+                let coming = state.falling + self.end_source_writers(&state);
+                let missing = short.saturating_sub(coming);
                 if self.evict_records(&mut state, missing) > 0 {
                     continue;
                 }
-                if let Some(error) = self.displace(&mut state, number, short, &since, &mut evicted)
-                {
-                    return Err(error);
+                if missing > 0 {
+                    if let Some(source) = source {
+                        // Before anybody's pack goes: what it has can be had elsewhere.
+                        self.evict(&mut state, &source, &mut evicted);
+                        drop(state);
+                        return Err(BlobspaceError::Contended);
+                    }
+                    let displaced = self.displace(&mut state, number, short, &since, &mut evicted);
+                    if let Some(error) = displaced {
+                        return Err(error);
+                    }
                 }
             }
             if since.elapsed() >= patience {
@@ -182,7 +195,7 @@ impl<C: Content> Space<C> {
         since: &Instant,
         evicted: &mut Vec<Evicted<C>>,
     ) -> Option<BlobspaceError> {
-        let mut coming = state.evicted;
+        let mut coming = state.evicted + state.source_writers();
         if coming < short {
             coming += self.evict_packs(state, short - coming, Spare::None, evicted);
         }
@@ -203,7 +216,8 @@ impl<C: Content> Space<C> {
             }
             missing = missing.saturating_sub(writer.reserved);
         }
-        let older = state.writers.range(..number).any(|(_, w)| w.reserved > 0);
+        let mut older = state.writers.range(..number);
+        let older = older.any(|(_, other)| other.reserved > 0 && !other.key.is_source());
         let covered = coming >= short;
         (missing > 0 && older && !covered).then_some(BlobspaceError::Contended)
     }
@@ -216,13 +230,9 @@ impl<C: Content> Space<C> {
         spare: Spare,
         evicted: &mut Vec<Evicted<C>>,
     ) -> u64 {
-        let pinned: HashSet<_> = state
-            .writers
-            .values()
-            .filter_map(|writer| writer.base.clone())
-            .collect();
+        let pinned = state.never_evicted();
         let mut sum = 0;
-        for candidate in lru::order(&state.table) {
+        for candidate in lru::order(&state.table, |key| state.pins.has_pack(key)) {
             if sum >= bytes {
                 break;
             }
@@ -262,6 +272,11 @@ impl<C: Content> Space<C> {
             if state.falling < short {
                 let missing = short - state.falling;
                 let gone = self.evict_packs(&mut state, missing, Spare::Leased, &mut evicted);
+                let patient = since.elapsed() < self.tuning.space_wait;
+                if gone == 0 && patient && self.end_source_writers(&state) > 0 {
+                    self.pause(state);
+                    continue;
+                }
                 if gone == 0 && self.evict_records(&mut state, missing) == 0 {
                     state.check_fits(self.bound, &BTreeSet::new(), bytes)?;
                     return Err(BlobspaceError::Full(
@@ -272,14 +287,15 @@ impl<C: Content> Space<C> {
             } else if since.elapsed() >= self.tuning.space_wait {
                 return Err(out_of_patience(&state, u64::MAX, self.tuning.space_wait));
             } else {
-                let pause = Duration::from_millis(50);
-                drop(
-                    self.freed
-                        .wait_timeout(state, pause)
-                        .unwrap_or_else(PoisonError::into_inner),
-                );
+                self.pause(state);
             }
         }
+    }
+
+    /// Lets others free what they are about to.
+    pub(super) fn pause(&self, state: MutexGuard<'_, State<C>>) {
+        let waited = self.freed.wait_timeout(state, Duration::from_millis(50));
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Runs something that takes space on disk; as long as the disk is full, evicts idle packs
@@ -297,14 +313,11 @@ impl<C: Content> Space<C> {
                     let mut state = self.when_measured(self.lock());
                     if self.evict_packs(&mut state, bytes, Spare::Leased, &mut evicted) > 0 {
                         drop(state);
-                    } else if state.falling > 0 && since.elapsed() < self.tuning.space_wait {
-                        // Another thread is freeing what it has evicted.
-                        let pause = Duration::from_millis(50);
-                        drop(
-                            self.freed
-                                .wait_timeout(state, pause)
-                                .unwrap_or_else(PoisonError::into_inner),
-                        );
+                    } else if state.falling + self.end_source_writers(&state) > 0
+                        && since.elapsed() < self.tuning.space_wait
+                    {
+                        // Another thread is freeing what it has evicted, or has written of a source.
+                        self.pause(state);
                     } else {
                         return Err(error);
                     }
@@ -316,6 +329,12 @@ impl<C: Content> Space<C> {
 }
 
 impl<C: Content> State<C> {
+    /// Packs that stay, whatever is needed, besides those that are pinned: bases of side packs that are being written.
+    pub(super) fn never_evicted(&self) -> HashSet<Key> {
+        let writers = self.writers.values();
+        writers.filter_map(|writer| writer.base.clone()).collect()
+    }
+
     /// Whether `more` bytes can ever be had while these packs stay and nothing pinned goes: no eviction
     /// helps where they cannot.
     fn check_fits(

@@ -50,6 +50,8 @@ pub(super) struct State<C: Content> {
     pub(super) pins: Pins,
     /// Bytes of the packs in `table`.
     pub(super) sealed: u64,
+    /// The part of `sealed` that is sources.
+    pub(super) sources: u64,
     /// Bytes of packs that are unlinked and not freed yet.
     pub(super) evicted: u64,
     /// The part of `evicted` that no lease holds back.
@@ -100,6 +102,8 @@ pub(super) struct Writer {
     pub(super) yields: Arc<AtomicBool>,
     /// For a side pack: its base, which stays as long as this is written.
     pub(super) base: Option<Key>,
+    /// See [`super::Reservation::made_of`].
+    pub(super) made_of: Option<Key>,
 }
 
 /// Whether the background thread goes on.
@@ -140,9 +144,13 @@ impl<C: Content> State<C> {
         stored: Arc<Stored<C>>,
         opened: Option<Arc<Opened<C>>>,
     ) {
-        self.sealed += stored.bytes.load(Relaxed);
-        self.mappings += usize::from(opened.is_some());
+        let bytes = stored.bytes.load(Relaxed);
+        self.sealed += bytes;
         let weak = opened.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        // A source is read once in a while, from end to end: it takes no mapping from packs.
+        let opened = opened.filter(|_| !key.is_source());
+        self.sources += if key.is_source() { bytes } else { 0 };
+        self.mappings += usize::from(opened.is_some());
         let entry = Entry {
             stored,
             opened,
@@ -196,6 +204,7 @@ impl<C: Content> Space<C> {
                 records,
                 pins: Pins::default(),
                 sealed: 0,
+                sources: 0,
                 evicted: 0,
                 falling: 0,
                 reserved: 0,
@@ -289,7 +298,9 @@ impl<C: Content> Space<C> {
                 return None;
             }
             let shared = entry.live().unwrap_or_else(|| opened.clone());
-            if entry.opened.is_none() {
+            if key.is_source() {
+                entry.weak = Arc::downgrade(&shared);
+            } else if entry.opened.is_none() {
                 entry.weak = Arc::downgrade(&shared);
                 entry.opened = Some(shared.clone());
                 state.mappings += 1;
@@ -355,7 +366,9 @@ impl<C: Content> Space<C> {
         let bytes = entry.stored.bytes.load(Relaxed);
         entry.stored.evicted.store(true, Relaxed);
         state.sealed -= bytes;
+        state.sources -= if key.is_source() { bytes } else { 0 };
         state.evicted += bytes;
+        self.source_needed(state, key);
         if !leased {
             entry.stored.falling.store(true, Relaxed);
             state.falling += bytes;
@@ -390,6 +403,7 @@ impl<C: Content> Space<C> {
         Usage {
             packs: state.table.len() as u64,
             sealed_bytes: state.sealed,
+            source_bytes: state.sources,
             leased_bytes: state.evicted,
             reserved_bytes: state.reserved,
             record_bytes: state.records.bytes,

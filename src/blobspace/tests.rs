@@ -1,5 +1,6 @@
 mod records;
 mod room;
+mod sources;
 mod start;
 
 use super::*;
