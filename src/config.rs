@@ -208,6 +208,8 @@ pub struct BlobSpaceConfig {
     pub location: PathBuf,
     /// Bound in bytes; 0: unbounded.
     pub max_size_bytes: u64,
+    /// Bytes within the bound that layers may take as they came, compressed; 0: they are not kept.
+    pub keep_compressed_bytes: u64,
 }
 
 /// `limits`: caps on one layer, against bombs.

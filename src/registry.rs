@@ -168,6 +168,11 @@ impl Registries {
         Some(Layout::new(store, repository, self.client.manifest_bytes))
     }
 
+    /// Whether the repository's blobs are files on this machine.
+    pub fn is_local(&self, repository: &Repository) -> bool {
+        self.client.sites.store(repository.host()).is_some()
+    }
+
     /// Asks what a tag means now (HEAD; GET where a registry does not answer HEAD with a digest).
     pub async fn resolve(
         &self,

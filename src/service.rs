@@ -3,7 +3,7 @@
 
 use crate::access_log::AccessLog;
 use crate::admin;
-use crate::blobspace::Blobspace;
+use crate::blobspace::{Blobspace, Tuning};
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::http;
@@ -87,7 +87,11 @@ impl Service {
 
         let space = config.blob_space.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            Blobspace::open(&space.location, space.max_size_bytes)
+            let tuning = Tuning {
+                source_bytes: space.keep_compressed_bytes,
+                ..Tuning::default()
+            };
+            Blobspace::open_tuned(&space.location, space.max_size_bytes, tuning)
         });
         let blobspace = opening
             .await

@@ -69,9 +69,13 @@ fn report(
         0 => "without a bound".to_owned(),
         bytes => format!("at most {bytes} bytes"),
     };
+    let kept = match config.blob_space.keep_compressed_bytes {
+        0 => String::new(),
+        bytes => format!("\n  compressed layers are kept, at most {bytes} bytes of that"),
+    };
     writeln!(
         out,
-        "  packs in {}, {bound}",
+        "  packs in {}, {bound}{kept}",
         config.blob_space.location.display()
     )
 }
@@ -125,9 +129,9 @@ mod tests {
     #[test]
     fn a_sound_file_is_summed_up() {
         let (out, odd) = texts(
-            "blobserve:\n  port: 81\n  allowAnyRepo: true\n  blobSpace: {location: /x, maxSizeBytes: 7}\n",
+            "blobserve:\n  port: 81\n  allowAnyRepo: true\n  blobSpace: {location: /x, maxSizeBytes: 7, keepCompressedBytes: 3}\n",
         );
-        let summary = "config.yaml: ok\n  listens on 127.0.0.1:81\n  repositories: 0 configured, and any other\n  packs in /x, at most 7 bytes\n";
+        let summary = "config.yaml: ok\n  listens on 127.0.0.1:81\n  repositories: 0 configured, and any other\n  packs in /x, at most 7 bytes\n  compressed layers are kept, at most 3 bytes of that\n";
         assert_eq!((out.as_str(), odd.as_str()), (summary, ""));
     }
 

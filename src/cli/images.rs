@@ -54,6 +54,8 @@ fn executed(path: &Path, mode: Mode, command: &Command) -> Result<Vec<ImageRecor
     }
     let tuning = Tuning {
         lock_wait: LOCK_WAIT,
+        // Whoever looks drops none, whatever the configuration says by now.
+        source_bytes: u64::MAX,
         ..Tuning::default()
     };
     let blobspace = Blobspace::open_tuned(&space.location, space.max_size_bytes, tuning)
@@ -107,7 +109,7 @@ fn table(images: &[ImageRecord], now: SystemTime) -> String {
             rows.push([
                 first(short(&image.id).to_owned()),
                 first(image.size.map_or("-".into(), bytes)),
-                first(bytes(image.unpacked)),
+                first(bytes(image.unpacked + image.compressed)),
                 first(image.platform.clone().unwrap_or("-".into())),
                 first(ago(image.last_used, now)),
                 pinned.to_owned(),
@@ -161,7 +163,11 @@ fn shown(image: &ImageRecord, now: SystemTime) -> String {
     }
     line("platform", &image.platform.clone().unwrap_or_else(unknown));
     line("size", &image.size.map_or_else(unknown, bytes));
-    line("on disk", &bytes(image.unpacked));
+    let kept = match image.compressed {
+        0 => String::new(),
+        kept => format!(", and {} compressed", bytes(kept)),
+    };
+    line("on disk", &format!("{}{kept}", bytes(image.unpacked)));
     line("last used", &ago(image.last_used, now));
     for layer in &image.layers {
         let state = match layer.state {
@@ -172,6 +178,10 @@ fn shown(image: &ImageRecord, now: SystemTime) -> String {
         };
         let (digest, size, kind) = (&layer.digest, bytes(layer.size), &layer.media_type);
         line("layer", &format!("{digest} {state}, {size}, {kind}"));
+        if let Some(kept) = layer.compressed {
+            let text = format!("kept compressed, {} on disk", bytes(kept));
+            line("  blob", &text);
+        }
         if let Some(diff_id) = &layer.diff_id {
             line("  diff ID", diff_id);
         }

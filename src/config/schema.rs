@@ -63,7 +63,7 @@ const BLOBSERVE: &[&str] = &[
     "readinessProbeAddr",
     "pprofAddr",
 ];
-const BLOB_SPACE: &[&str] = &["location", "maxSizeBytes"];
+const BLOB_SPACE: &[&str] = &["location", "maxSizeBytes", "keepCompressedBytes"];
 const LIMITS: &[&str] = &[
     "layerBytes",
     "ratio",
@@ -326,9 +326,23 @@ pub(super) fn path(
 fn blob_space(reader: &mut Reader<'_>, node: &Node, base: &Path) -> BlobSpaceConfig {
     let section = reader.section(node, "blobSpace", BLOB_SPACE, |_| None);
     let location = path(reader, section.get("location"), base);
+    let bound = reader.size(section.get("maxSizeBytes"), 0).unwrap_or(0);
+    let keep = section.get("keepCompressedBytes");
+    let at = keep.as_ref().map(|field| (field.line, field.path.clone()));
+    let keep = reader.size(keep, 0).unwrap_or(0);
+    if let Some((line, path)) = at
+        && bound > 0
+        && keep > bound
+    {
+        let message = format!(
+            "{keep} is more than `maxSizeBytes` ({bound}), which it is a part of: lower it or raise `maxSizeBytes`"
+        );
+        reader.error(line, &path, &message);
+    }
     BlobSpaceConfig {
         location: location.unwrap_or_else(|| PathBuf::from("/var/cache/blobserve")),
-        max_size_bytes: reader.size(section.get("maxSizeBytes"), 0).unwrap_or(0),
+        max_size_bytes: bound,
+        keep_compressed_bytes: keep,
     }
 }
 

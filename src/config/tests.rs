@@ -24,6 +24,7 @@ fn the_defaults_are_those_of_the_behaviour_and_differ_by_mode_as_it_says() {
         blob_space: BlobSpaceConfig {
             location: "/var/cache/blobserve".into(),
             max_size_bytes: 0,
+            keep_compressed_bytes: 0,
         },
         docker_auth: None,
         prometheus_addr: None,
@@ -128,7 +129,8 @@ fn a_file_of_an_existing_installation_is_taken_as_it_is() {
         config.blob_space,
         BlobSpaceConfig {
             location: "/mnt/cache/blobserve".into(),
-            max_size_bytes: 1 << 30
+            max_size_bytes: 1 << 30,
+            keep_compressed_bytes: 0,
         }
     );
     assert_eq!(
@@ -284,6 +286,10 @@ fn what_cannot_be_meant_is_refused() {
         (
             "limits: 5".into(),
             "limits: is the number 5, a map is expected",
+        ),
+        (
+            "blobSpace: {maxSizeBytes: 1GiB, keepCompressedBytes: 2GiB}".into(),
+            "blobSpace.keepCompressedBytes: 2147483648 is more than `maxSizeBytes` (1073741824)",
         ),
         (
             "blobSpace: {maxSizeBytes: -5}".into(),
@@ -459,7 +465,7 @@ blobserve:
   headAnyPath: true
   listing: true
   encodings: off
-  blobSpace: {location: cache}
+  blobSpace: {location: cache, keepCompressedBytes: 1KiB}
 ";
     let Loaded { config, warnings } =
         parse(text, "/etc/b/config.yaml", Mode::Serve).unwrap_or_else(|error| panic!("{error}"));
@@ -548,6 +554,7 @@ blobserve:
             && config.encodings == Encodings::Off
     );
     assert_eq!(config.blob_space.location, PathBuf::from("/etc/b/cache"));
+    assert_eq!(config.blob_space.keep_compressed_bytes, 1024);
     assert_eq!(
         config.readiness_probe_addr,
         Some("127.0.0.1:1".parse().unwrap())

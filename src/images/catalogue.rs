@@ -76,6 +76,9 @@ pub struct ImageRecord {
     pub size: Option<u64>,
     /// Bytes on disk of those of its layers that are sealed.
     pub unpacked: u64,
+    /// Bytes on disk of those of its layers that are kept as they came, too.
+    #[serde(default)]
+    pub compressed: u64,
     /// The last request for it, or the end of the last lease on a pack that is only its own; seconds
     /// since 1970. Uses of other images that share its layers do not count.
     pub last_used: Option<u64>,
@@ -101,6 +104,9 @@ pub struct LayerRecord {
     pub size: u64,
     /// Bytes on disk, where it is sealed.
     pub unpacked: Option<u64>,
+    /// Bytes on disk of the blob as it is in the registry, where that is kept.
+    #[serde(default)]
+    pub compressed: Option<u64>,
     /// Whether it is here.
     pub state: LayerState,
 }

@@ -1,6 +1,13 @@
 //! One layer from its registry into the blobspace: a place in the pool, the download, the
-//! unpack behind a pipe, the commit. Or, when the pack is here from another host, the
-//! download alone, to see that this host has the same bytes.
+//! unpack behind a pipe, the commit; with a tee of the download where compressed blobs are kept. Or, when the pack is
+//! here from another host, the download alone, to see that this host has the same bytes. Or, when the blob is kept,
+//! the unpack alone.
+
+mod keep;
+mod kept;
+mod unpacking;
+
+pub(super) use kept::{kept, kept_key};
 
 use super::ImageError;
 use super::ledger::Ledger;
@@ -13,15 +20,17 @@ use crate::oci::Descriptor;
 use crate::pack::{FORMAT_VERSION, Pack};
 use crate::reference::Repository;
 use crate::registry::{Blob, Registries, RegistryError};
-use crate::unpack::{Expected, Resources, Threads, UnpackError, unpack};
+use crate::unpack::{Expected, Form, UnpackError};
 use bytes::Bytes;
+use keep::Tee;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::Read;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+use unpacking::{Supply, Unpacking};
 
 /// Compressed bytes between network and unpack.
 const WINDOW: usize = 8 << 20;
@@ -60,6 +69,15 @@ enum Failure {
     Memory,
     /// A mirror gave wrong bytes; it is avoided from now on.
     Mirror,
+    /// The kept blob is not what it was.
+    Kept,
+}
+
+/// A fetch that succeeded.
+pub(super) struct Fetched {
+    pub(super) pack: Lease<Pack>,
+    /// Nothing was downloaded for it.
+    pub(super) was_kept: bool,
 }
 
 /// A failed fetch.
@@ -102,21 +120,35 @@ impl Fetcher {
         &self.pool
     }
 
-    /// Downloads, unpacks, verifies and seals the layer.
+    /// Downloads, unpacks, verifies and seals the layer; from its `kept` blob, which the repository may have, if that
+    /// is still good.
     pub(super) async fn fetch(
         &self,
         repository: &Repository,
         expected: &Expected,
         mut turn: Option<Turn>,
-    ) -> Result<Lease<Pack>, Failed> {
+        mut kept: Option<Lease<Pack>>,
+    ) -> Result<Fetched, Failed> {
         let (mut index, mut avoided) = (INDEX, Vec::new());
         for attempt in 0..CONTENDED_ATTEMPTS {
-            let outcome = self
-                .attempt(repository, expected, index, &mut avoided, turn.take())
-                .await;
+            // One that had to go holds space that its pack needs.
+            kept = kept.filter(|blob| !blob.evicted());
+            let was_kept = kept.is_some();
+            let outcome = match &kept {
+                Some(blob) => {
+                    // It takes no place at the registry.
+                    drop(turn.take());
+                    self.unpack_kept(repository, expected, index, blob).await
+                }
+                None => {
+                    self.attempt(repository, expected, index, &mut avoided, turn.take())
+                        .await
+                }
+            };
             match outcome {
                 Err(Failure::Mirror) => {}
-                Ok(lease) => return Ok(lease),
+                Err(Failure::Kept) => kept = None,
+                Ok(pack) => return Ok(Fetched { pack, was_kept }),
                 Err(Failure::Final(error)) => {
                     return Err(Failed {
                         error,
@@ -134,7 +166,7 @@ impl Fetcher {
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 }
                 Err(Failure::Memory) => {
-                    let most = self.pool.largest_grant().saturating_sub(PIPELINE);
+                    let most = self.pool.largest_grant().saturating_sub(self.pipeline());
                     if index >= most {
                         let text = format!(
                             "{}: its index (or zstd window) needs more than {most} bytes of memory, raise `memoryLimit`",
@@ -172,7 +204,7 @@ impl Fetcher {
                 // Each time there is one more that is avoided.
                 Err(Failure::Mirror) => {}
                 Err(Failure::Final(error) | Failure::Fault(error)) => return Err(error),
-                Err(Failure::Contended | Failure::Memory) => {
+                Err(Failure::Contended | Failure::Memory | Failure::Kept) => {
                     let text = "a verification asked for space";
                     return Err(ImageError::Internal(text.into()));
                 }
@@ -210,8 +242,81 @@ impl Fetcher {
             }
         };
         let slot = self.pool.enter(repository.host(), PIPELINE, None).await;
-        self.stream(repository, expected, slot, avoided, check)
+        self.stream(repository, expected, slot, avoided, false, check)
             .await
+    }
+
+    /// What an unpack holds beside its index, in bytes.
+    fn pipeline(&self) -> u64 {
+        match self.blobspace.source_bound() {
+            0 => PIPELINE,
+            _ => PIPELINE + WINDOW as u64,
+        }
+    }
+
+    /// Whether the compressed blob is to be kept: not if it is on this machine already, as its pack or in a layout.
+    fn keeps(&self, repository: &Repository, expected: &Expected) -> bool {
+        self.blobspace.source_bound() > 0
+            && !self.registries.is_local(repository)
+            && !matches!(expected.form, Form::File(_))
+    }
+
+    fn unpacking(&self, expected: &Expected, index_bytes: u64) -> Unpacking {
+        Unpacking {
+            blobspace: self.blobspace.clone(),
+            limits: self.limits.clone(),
+            layer: expected.clone(),
+            index_bytes,
+            cores: self.cores,
+            unpacking: self.unpacking.clone(),
+        }
+    }
+
+    /// Unpacks and seals the layer from its kept blob. One that is not good any more is dropped: [`Failure::Kept`].
+    async fn unpack_kept(
+        &self,
+        repository: &Repository,
+        expected: &Expected,
+        index_bytes: u64,
+        blob: &Lease<Pack>,
+    ) -> Result<Lease<Pack>, Failure> {
+        let unpacking = self.unpacking(expected, index_bytes);
+        let (blobspace, blob, layer) = (self.blobspace.clone(), blob.clone(), expected.clone());
+        let memory = self.pool.memory(self.pipeline() + index_bytes).await;
+        // Dropped with this future, when nobody waits for the layer any more: the reading ends, as a download's does.
+        let wanted = Arc::new(());
+        let still_wanted = Arc::downgrade(&wanted);
+        let work = move || {
+            let _memory = memory;
+            let from = Supply::Kept(kept_key(&layer));
+            let bytes = kept::Reader::new(blob.clone(), still_wanted.clone());
+            let error = match unpacking.run(bytes, &base_key(&layer.identity()), &from) {
+                Ok(pack) => return Ok(pack),
+                Err(error) => error,
+            };
+            let is_good = match &error {
+                _ if still_wanted.strong_count() == 0 => true,
+                UnpackError::Write(_) | UnpackError::Memory(_) => true,
+                UnpackError::Mismatch(_) | UnpackError::Read(_) => false,
+                // Perhaps of these very bytes, perhaps of what became of them.
+                UnpackError::Refused(_) => kept::is_intact(&blob, &layer, still_wanted),
+            };
+            if is_good {
+                return Err(Some(error));
+            }
+            let digest = layer.digest;
+            tracing::error!(%digest, %error, "a kept blob is damaged, it is dropped");
+            blobspace.discard(&kept_key(&layer));
+            Err(None)
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        drop(wanted);
+        match done {
+            Ok(Ok(pack)) => Ok(pack),
+            Ok(Err(None)) => Err(Failure::Kept),
+            Ok(Err(Some(error))) => Err(self.failure(repository, expected, error, None)),
+            Err(_) => Err(broken_down(repository, expected)),
+        }
     }
 
     async fn attempt(
@@ -223,48 +328,24 @@ impl Fetcher {
         turn: Option<Turn>,
     ) -> Result<Lease<Pack>, Failure> {
         let key = base_key(&expected.identity());
-        let (blobspace, limits, layer) = (
-            self.blobspace.clone(),
-            self.limits.clone(),
-            expected.clone(),
-        );
-        let (unpacking, cores) = (self.unpacking.clone(), self.cores);
-        let (ledger, owner) = (self.ledger.clone(), repository.clone());
-        let consume = move |bytes| {
-            let left = Arc::new(AtomicU64::new(layer.size));
-            let bytes = Counted {
-                bytes,
-                left: left.clone(),
-            };
-            let busy = Busy::new(&unpacking);
-            let threads = if busy.count() < cores {
-                Threads::Three
-            } else {
-                Threads::One
-            };
-            let resources = Resources {
-                threads,
-                index_bytes,
-            };
-            let mut reservation = blobspace.reserve(&key).map_err(as_write)?;
-            reservation.expect(left);
-            let (reservation, _) = unpack(bytes, &layer, &limits, &resources, reservation)?;
-            ledger.claim_before_seal(&owner, layer.digest);
-            reservation.commit().map_err(as_write)
-        };
-        let memory = PIPELINE + index_bytes;
+        let unpacking = self.unpacking(expected, index_bytes);
+        let from = Supply::Registry(self.ledger.clone(), repository.clone());
+        let consume = move |bytes| unpacking.run(bytes, &key, &from);
+        let memory = self.pipeline() + index_bytes;
         let slot = self.pool.enter(repository.host(), memory, turn).await;
-        self.stream(repository, expected, slot, avoided, consume)
+        let keep = self.keeps(repository, expected);
+        self.stream(repository, expected, slot, avoided, keep, consume)
             .await
     }
 
-    /// Runs a download into `consume`, which reads it on a blocking thread.
+    /// Runs a download into `consume`, which reads it on a blocking thread. `keep`: into a copy that is kept, too.
     async fn stream<T: Send + 'static>(
         &self,
         repository: &Repository,
         expected: &Expected,
         mut slot: Slot,
         avoided: &mut Vec<Arc<str>>,
+        keep: bool,
         consume: impl FnOnce(pipe::Reader) -> Result<T, UnpackError> + Send + 'static,
     ) -> Result<T, Failure> {
         let descriptor = Descriptor {
@@ -287,8 +368,10 @@ impl Fetcher {
 
         let (sender, reader) = pipe(WINDOW);
         let consumer = tokio::task::spawn_blocking(move || consume(reader));
+        let mut tee = keep.then(|| Tee::start(self.blobspace.clone(), expected.clone()));
         let mut broken = None;
         while let Some(bytes) = piece.take() {
+            tee = tee.filter(|tee| tee.offer(&bytes));
             if sender.send(bytes).await.is_err() {
                 break;
             }
@@ -309,10 +392,11 @@ impl Fetcher {
             Some(_) => drop(sender),
         }
         let Ok(outcome) = consumer.await else {
-            // A panic, which says nothing of the bytes.
-            let text = format!("{}: unpacking it failed", named(repository, expected));
-            return Err(Failure::Final(ImageError::Internal(text.into())));
+            return Err(broken_down(repository, expected));
         };
+        if let (Ok(_), Some(tee)) = (&outcome, tee) {
+            tee.seal();
+        }
         outcome.map_err(
             |error| match is_of_bytes(&error) && source.distrust(avoided) {
                 true => Failure::Mirror,
@@ -396,44 +480,10 @@ fn is_of_bytes(error: &UnpackError) -> bool {
     matches!(error, UnpackError::Mismatch(_) | UnpackError::Refused(_))
 }
 
-/// Says how many compressed bytes are still to come. Packs are not compressed: theirs will be no fewer.
-struct Counted<R> {
-    bytes: R,
-    left: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.bytes.read(buffer)?;
-        let left = self.left.load(Ordering::Relaxed);
-        let left = left.saturating_sub(count as u64);
-        self.left.store(left, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
-/// Counts an unpack under way.
-struct Busy<'a>(&'a AtomicUsize, usize);
-
-impl<'a> Busy<'a> {
-    fn new(unpacking: &'a AtomicUsize) -> Busy<'a> {
-        Busy(unpacking, unpacking.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Unpacks that were under way already.
-    fn count(&self) -> usize {
-        self.1 + 1
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn as_write(error: BlobspaceError) -> UnpackError {
-    UnpackError::Write(io::Error::other(error))
+/// A panic, which says nothing of the bytes.
+fn broken_down(repository: &Repository, expected: &Expected) -> Failure {
+    let text = format!("{}: unpacking it failed", named(repository, expected));
+    Failure::Final(ImageError::Internal(text.into()))
 }
 
 /// ``layer sha256:ab… of `ghcr.io/x/y` ``: how errors name a layer.

@@ -39,6 +39,7 @@ impl Catalogue {
         let packs: BTreeSet<&Key> = gone.iter().flat_map(|known| &known.packs).collect();
         for pack in packs.difference(&used) {
             blobspace.discard(pack);
+            blobspace.discard(&Key::source(pack));
         }
         let documents = |of: &[&Known]| -> BTreeSet<String> {
             let digests = of

@@ -4,6 +4,7 @@ use super::names::{Described, Name};
 use super::{Catalogue, ImageRecord, LayerRecord, LayerState};
 use crate::blobspace::{Key, RecordKind};
 use crate::digest::Digest;
+use crate::images::fetch::kept_key;
 use crate::images::ledger::{delivered, hashed};
 use crate::merge::chain_id;
 use crate::oci::{Descriptor, config_platform};
@@ -86,6 +87,10 @@ impl Catalogue {
             .iter()
             .filter_map(|layer| Some((layer.digest.as_str(), layer.unpacked?)))
             .collect();
+        let kept: BTreeMap<&str, u64> = layers
+            .iter()
+            .filter_map(|layer| Some((layer.digest.as_str(), layer.compressed?)))
+            .collect();
         let manifest_digest = here.or(of_it().next()).map(|known| &known.name.manifest);
         ImageRecord {
             id: id.to_owned(),
@@ -114,6 +119,7 @@ impl Catalogue {
                 })
             }),
             unpacked: on_disk.values().sum(),
+            compressed: kept.values().sum(),
             last_used: of_it()
                 .filter_map(|known| self.last_use(known, own))
                 .max()
@@ -158,6 +164,7 @@ impl Catalogue {
         let packs = served.map(|layer| self.names.packs_of(layer));
         let mut packs = packs.iter().flatten();
         let facts = packs.find_map(|key| self.names.blobspace.facts(key));
+        let blob = served.and_then(|layer| self.names.blobspace.facts(&kept_key(layer)));
         let fetching = || {
             let server = self.server.as_ref();
             server.is_some_and(|server| {
@@ -178,6 +185,7 @@ impl Catalogue {
             media_type: layer.media_type.clone(),
             size: layer.size,
             unpacked: facts.map(|facts| facts.bytes),
+            compressed: blob.map(|facts| facts.bytes),
             state,
         }
     }

@@ -3,7 +3,8 @@
 use super::{ImageError, Preparer, ROUNDS, crowded, is_own_affair};
 use crate::blobspace::Lease;
 use crate::digest::Digest;
-use crate::images::fetch::{Failed, base_key};
+use crate::images::fetch::{Failed, base_key, kept, kept_key};
+use crate::images::ledger::blocking;
 use crate::images::pool::Turn;
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository};
@@ -132,6 +133,17 @@ impl Preparer {
         shown
     }
 
+    /// The layer's compressed blob, if it is kept and the repository may have it.
+    async fn kept_blob(&self, repository: &Repository, layer: &Expected) -> Option<Lease<Pack>> {
+        let (blobspace, key) = (self.blobspace.clone(), kept_key(layer));
+        let is_here = blocking(move || blobspace.facts(&key).is_some()).await?;
+        if !is_here || !self.may_have(repository, layer.digest).await {
+            return None;
+        }
+        let (blobspace, layer) = (self.blobspace.clone(), layer.clone());
+        blocking(move || kept(&blobspace, &layer)).await.flatten()
+    }
+
     /// One cold fetch, with its one line in the log. That names the reference which started it: the one whose
     /// credentials and promises were used. Others that waited for it fetched nothing; the access log has them.
     async fn fetch_layer(
@@ -141,7 +153,7 @@ impl Preparer {
         turn: Option<Turn>,
     ) -> Result<Lease<Pack>, ImageError> {
         let repository = &reference.repository;
-        let started = Instant::now();
+        let (started, mut was_kept) = (Instant::now(), false);
         let (outcome, lasting) = match self.sealed(&base_key(&layer.identity())).await {
             // From another host: this one has yet to deliver the same bytes.
             Some(pack) => {
@@ -152,15 +164,29 @@ impl Preparer {
                     false,
                 )
             }
-            None => match self.fetcher.fetch(repository, layer, turn).await {
-                Ok(pack) => (promised(repository, layer, pack), false),
-                Err(Failed { error, lasting }) => (Err(error), lasting),
-            },
+            None => {
+                let blob = self.kept_blob(repository, layer).await;
+                match self.fetcher.fetch(repository, layer, turn, blob).await {
+                    Ok(fetched) => {
+                        was_kept = fetched.was_kept;
+                        (promised(repository, layer, fetched.pack), false)
+                    }
+                    Err(Failed { error, lasting }) => (Err(error), lasting),
+                }
+            }
         };
         let seconds = started.elapsed().as_secs_f64();
         let (digest, bytes) = (layer.digest, layer.size);
-        self.metrics.cold_fetch(outcome_label(&outcome), seconds);
+        let label = match outcome_label(&outcome) {
+            "ok" if was_kept => "kept",
+            label => label,
+        };
+        self.metrics.cold_fetch(label, seconds);
         match &outcome {
+            // No host has delivered anything, and what these bytes are was known before.
+            Ok(_) if was_kept => {
+                tracing::info!(%reference, %digest, bytes, seconds, outcome = "kept", "unpacked a kept blob again");
+            }
             Ok(pack) => {
                 self.ledger.claim_delivered(repository, layer.digest).await;
                 let diff_id = pack.origin().diff_id;
