@@ -282,3 +282,47 @@ async fn artifacts_are_told_apart_and_say_what_they_are() {
     commands.done(&["image", "pin", &reference]);
     site.stop().await;
 }
+
+/// The platform is found in the second of two indexes within the index that the tag means.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_keeps_the_indexes_that_lead_to_the_image() {
+    use blobserve::blobspace::{Blobspace, RecordKind, Tuning};
+    use blobserve::pack::Pack;
+    let registry = Registry::start().await;
+    let image = Image::page("pinned");
+    let other = Index::new().image("linux/s390x", &Image::page("other"));
+    let ours = Index::new().image("linux/amd64", &image);
+    let outer = Index::new().index(&other).index(&ours);
+    let digest = registry.push_index("team/app", "v1", &outer);
+    let location = tempfile::tempdir().unwrap();
+    let settings = json!({"blobSpace": {"location": location.path()}});
+    let site = Site::start(&[&registry], settings.clone()).await;
+    let commands = Commands::on(&location.path().join("blobserve-v1"));
+    let tag = format!("{}/team/app:v1", registry.host());
+    site.get(&registry.path("team/app:v1", "/"))
+        .await
+        .expect(200);
+    commands.done(&["image", "pin", &tag]);
+    site.stop().await;
+
+    // Whatever may be evicted is.
+    let tuning = Tuning {
+        records: 64,
+        record_protection: std::time::Duration::ZERO,
+        ..Tuning::default()
+    };
+    let blobspace = Blobspace::<Pack>::open_tuned(location.path(), 0, tuning).unwrap();
+    for kind in [RecordKind::Document, RecordKind::Claim, RecordKind::Tag] {
+        for number in 0..200 {
+            let name = format!("filler-{number}");
+            blobspace.put_record(kind, &name, b"{}").unwrap();
+        }
+    }
+    drop(blobspace);
+    let site = Site::start(&[&registry], settings).await;
+    let asked = registry.requests();
+    let exact = registry.path(&format!("team/app@{digest}"), "/");
+    assert_eq!(site.get(&exact).await.expect(200).text(), "pinned");
+    assert_eq!(registry.requests(), asked, "all of it is here");
+    site.stop().await;
+}

@@ -140,6 +140,74 @@ async fn the_last_use_is_each_image_s_own_and_outlives_a_restart() {
     assert_eq!((last_use(0), last_use(1)), (before, after), "from disk");
 }
 
+/// Of two images that have the same layers but one, one is downloaded for longer than the clock of the catalogue
+/// needs to tick twice; by our own loop from the recipe and from memory, and by hyper; and its tag moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_download_is_a_use_of_its_own_image_until_its_end() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let registry = Registry::start().await;
+    let shared = Layer::new().file("shared.bin", noise(5, 24 * MIB));
+    let image = |text: &str| Image::of(shared.clone()).layer(Layer::new().file("own.txt", text));
+    let built = ["one", "two"].map(|text| registry.push("team/app", text, &image(text)));
+    let settings = json!({
+        "repos": {registry.name("team/app"): {"layers": "all", "listing": true}},
+        "tagTtl": "1ms", "timeout": "60s",
+    });
+    let site = Site::start(&[&registry], settings).await;
+    let commands = Commands::on(&site.blobspace());
+    let last_use = |number: usize| {
+        let image = commands.json(&["image", "show", &id_of(&built[number])]);
+        image["last_used"].as_u64().unwrap()
+    };
+    let path = |tag: &str, rest: &str| registry.path(&format!("team/app:{tag}"), rest);
+    site.get(&path("two", "/own.txt")).await.expect(200);
+    let tag = |rest: &str| path("one", rest);
+    let exact = format!("team/app@{}", built[0].digest);
+    let exact = registry.path(&exact, "/shared.bin");
+    // Remembered from now on.
+    site.get(&exact).await.expect(200);
+    for (target, moved) in [
+        (tag("/shared.bin"), false),
+        (exact, false),
+        (tag("/?download=tgz"), false),
+        (tag("/shared.bin"), true),
+    ] {
+        let path = &target;
+        let mut socket = tokio::net::TcpStream::connect(site.client.0).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200", "{target}");
+        if moved {
+            registry.push("team/app", "one", &Image::page("another"));
+            let text = site.client.request("GET", &tag("/"), &[]).await;
+            assert_eq!(text.expect(200).text(), "another");
+        }
+        let before = [0, 1].map(last_use);
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        assert_eq!([0, 1].map(last_use), before, "nobody has begun or ended");
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.len() > 20 * MIB, "{target}: {}", rest.len());
+        let mut after = before;
+        for _ in 0..100 {
+            after = [0, 1].map(last_use);
+            if after != before {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(after[0] >= before[0] + 2, "{target}: {before:?} {after:?}");
+        assert_eq!(after[1], before[1], "{target}: it is not of the other one");
+    }
+    let before = [0, 1].map(last_use);
+    let mut site = site.restart().await;
+    assert_eq!([0, 1].map(last_use), before);
+    site.take().stop().await;
+    assert_eq!([0, 1].map(last_use), before, "from disk");
+}
+
 /// Three images of 12 MiB that do not compress, and a bound of 20 MiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_fit_beside_a_pin_is_refused_before_it_is_fetched() {

@@ -32,6 +32,16 @@ pub(crate) struct Body {
     made: Option<Box<Made>>,
     /// Is told how much of the body was taken.
     visit: Option<Arc<Visit>>,
+    using: Option<Using>,
+}
+
+/// Whoever takes the body uses the image that long.
+struct Using(Arc<ViewInfo>);
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.0.end_use();
+    }
 }
 
 /// A body that is one whole file, or would be without the condition that made it a 304, and that the same
@@ -108,6 +118,13 @@ impl Body {
     /// What may be remembered of the answer, if anything.
     pub(super) fn settled(&self) -> Option<&Whole> {
         self.whole.as_deref()
+    }
+
+    /// The body is of files of this view, whose use ends with it.
+    pub(super) fn uses(&mut self, view: &Arc<ViewInfo>) {
+        if self.left > 0 || self.made.is_some() {
+            self.using = Some(Using(view.clone()));
+        }
     }
 
     /// The body belongs to the answer to this request, which will be logged.

@@ -293,6 +293,7 @@ impl<R: Respond> Conversation<'_, R> {
         let rest = Bytes::copy_from_slice(&output[sent.min(head)..head]);
         let mut body = Body::default();
         body.push_file(&Arc::new(file), from..length);
+        body.uses(answer.view());
         if let Some(visit) = self.visit(request, answer, now) {
             visit.answered(status);
             visit.sent(from);

@@ -48,6 +48,7 @@ pub(super) fn recall(request: &request::Parts) -> Option<Response<Body>> {
         *response.headers_mut() = answer.fields.clone();
         let length = file.length;
         response.body_mut().push_file(&Arc::new(file), 0..length);
+        response.body_mut().uses(&answer.view);
         Some(response)
     })
 }
@@ -132,6 +133,11 @@ impl Answer {
     /// Whether this If-None-Match names just this answer; any other one is for the recipe.
     pub(super) fn is(&self, etag: &[u8]) -> bool {
         *self.etag == *etag
+    }
+
+    /// What it is of.
+    pub(super) fn view(&self) -> &Arc<ViewInfo> {
+        &self.view
     }
 
     fn bytes(&self) -> usize {

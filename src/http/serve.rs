@@ -158,6 +158,7 @@ impl Serve {
             Err(response) => (response, None),
         };
         complete(&mut response, how, &view.info, &asked, &request.headers);
+        response.body_mut().uses(&view.info);
         if shared {
             self.sandbox(&mut response, &view.info);
         }

@@ -79,8 +79,8 @@ pub struct ImageRecord {
     /// Bytes on disk of those of its layers that are kept as they came, too.
     #[serde(default)]
     pub compressed: u64,
-    /// The last request for it, or the end of the last lease on a pack that is only its own; seconds
-    /// since 1970. Uses of other images that share its layers do not count.
+    /// The last request for it, the end of the last answer with its files, or of the last lease on a pack that is
+    /// only its own; seconds since 1970. Uses of other images that share its layers do not count.
     pub last_used: Option<u64>,
     /// Base first.
     pub layers: Vec<LayerRecord>,
@@ -202,6 +202,7 @@ impl Meaning {
         Meaning {
             digest,
             manifest: image.digest,
+            indexes: image.indexes.clone(),
             selected: image.selected(&policy.repo.layers),
             is_retained: false,
         }
@@ -238,14 +239,14 @@ impl Inner {
         self.names.retain(is_retained);
     }
 
-    /// Writes down when views were asked for last, which else is known while they last. Blocking.
+    /// Writes down when views were used last, which else is known while they last. Blocking.
     pub(super) fn write_uses(&self) {
         let uses: Vec<(Reference, u64)> = self
             .views
             .iter()
             .map(|view| (view.key().clone(), view.info.lasts.last_use_since_1970()))
             .collect();
-        for (reference, at) in uses {
+        for (reference, at) in uses.into_iter().chain(self.uses.take()) {
             self.names.used(&reference, at);
         }
     }

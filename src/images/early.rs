@@ -74,6 +74,7 @@ impl Inner {
         let image = &upper.image;
         let rules = self.preparer.upper_rules(reference, image, policy, &base);
         let (rules, lasts) = (rules.await?, Lasts::ended());
+        let lasts = lasts.of(self.image_use(reference, image));
         let info = policy.info(reference, image.digest, &image.config, rules, lasts);
         Some(View {
             info: Arc::new(info),

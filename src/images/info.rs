@@ -53,6 +53,11 @@ impl ViewInfo {
         self.lasts.is_current(now)
     }
 
+    /// An answer with the image's files is through: its image is used until now, whatever the reference means.
+    pub fn end_use(&self) {
+        self.lasts.end_use();
+    }
+
     /// Whether it was given for its request alone: what is answered with it is not to be remembered.
     pub fn is_passing(&self) -> bool {
         self.lasts.has_ended()

@@ -49,6 +49,10 @@ const FAULT_LASTS: Duration = Duration::from_secs(600);
 pub(super) struct Image {
     /// Of the manifest that was chosen.
     pub(super) digest: Digest,
+    /// What it was asked for by: of the manifest, or of an index that led to it.
+    pub(super) named: Digest,
+    /// Indexes within that one that were read on the way.
+    pub(super) indexes: Vec<Digest>,
     pub(super) config: ImageConfig,
     /// There is a configuration: it has a diff ID for each layer.
     has_config: bool,

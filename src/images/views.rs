@@ -1,13 +1,13 @@
 //! The views that were given: what a warm request finds. They hold no lease, so that eviction goes on.
 
-use super::lasts::Lasts;
+use super::lasts::{ImageUse, Lasts};
 use super::policy::Policy;
-use super::prepare::Prepared;
+use super::prepare::{Image, Prepared};
 use super::view::KnownFiles;
 use super::{Inner, View, ViewInfo};
 use crate::blobspace::WeakLease;
 use crate::pack::Pack;
-use crate::reference::Reference;
+use crate::reference::{Reference, Version};
 use dashmap::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -55,6 +55,7 @@ impl Inner {
             _ => Lasts::for_ever(),
         };
         let image = &prepared.image;
+        let lasts = lasts.of(self.image_use(reference, image));
         let rules = prepared.rules.clone();
         let info = policy.info(reference, image.digest, &image.config, rules, lasts);
         let info = Arc::new(info);
@@ -80,6 +81,14 @@ impl Inner {
             base: prepared.base.clone(),
             modified: prepared.modified.clone(),
         }
+    }
+
+    /// Of all views of the image.
+    pub(super) fn image_use(&self, reference: &Reference, image: &Image) -> Arc<ImageUse> {
+        self.uses.of(Reference {
+            repository: reference.repository.clone(),
+            version: Version::Digest(image.named),
+        })
     }
 
     /// Keeps `views` bounded: drops the least recently used tenth.

@@ -4,7 +4,6 @@ use super::look::{Known, found, own_packs};
 use super::names::Name;
 use super::{Catalogue, ImageRecord};
 use crate::blobspace::{Key, RecordKind};
-use crate::digest::Digest;
 use crate::images::ledger::name_of;
 use std::collections::BTreeSet;
 
@@ -42,10 +41,7 @@ impl Catalogue {
             blobspace.discard(&Key::source(pack));
         }
         let documents = |of: &[&Known]| -> BTreeSet<String> {
-            let digests = of
-                .iter()
-                .flat_map(|known| [&known.name.digest, &known.name.manifest, &known.name.id]);
-            let digests = digests.filter_map(|digest| digest.parse::<Digest>().ok());
+            let digests = of.iter().flat_map(|known| known.name.documents());
             digests.map(|digest| name_of(&digest)).collect()
         };
         for document in documents(&gone).difference(&documents(&left)) {

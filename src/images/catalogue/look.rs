@@ -8,7 +8,7 @@ use crate::images::fetch::kept_key;
 use crate::images::ledger::{delivered, hashed};
 use crate::merge::chain_id;
 use crate::oci::{Descriptor, config_platform};
-use crate::reference::Repository;
+use crate::reference::{Reference, Repository, Version};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A name with what is known of its image.
@@ -134,8 +134,8 @@ impl Catalogue {
         self.names.blobspace.is_pinned(&name.retain_key())
     }
 
-    /// When the image was used by that name, microseconds since 1970: the last request for it, or the end of
-    /// the last lease on a pack that no other image has.
+    /// When the image was used by that name, microseconds since 1970: the last request for it, the end of the
+    /// last answer with its files, or of the last lease on a pack that no other image has.
     fn last_use(&self, known: &Known, own: &HashMap<&Key, Option<&str>>) -> Option<u64> {
         let blobspace = &self.names.blobspace;
         let asked = blobspace.record_use(RecordKind::Name, &known.name.key());
@@ -143,12 +143,19 @@ impl Catalogue {
             let view = server.0.views.get(&known.name.parsed()?)?;
             Some(view.info.lasts.last_use_since_1970())
         });
+        let ended = self.server.as_ref().and_then(|server| {
+            let exact = Reference {
+                repository: known.name.parsed()?.repository,
+                version: Version::Digest(known.name.digest.parse().ok()?),
+            };
+            server.0.uses.last(&exact)
+        });
         let alone = known.packs.iter().filter(|key| {
             let owner = own.get(key).copied().flatten();
             owner.is_some()
         });
         let leased = alone.filter_map(|key| Some(blobspace.facts(key)?.last_use));
-        leased.chain(asked).chain(view).max()
+        leased.chain(asked).chain(view).chain(ended).max()
     }
 
     fn layer(
@@ -264,6 +271,7 @@ mod tests {
                 reference: reference.into(),
                 digest: String::new(),
                 manifest: String::new(),
+                indexes: Vec::new(),
                 id: format!("sha256:{id}"),
                 selected: Vec::new(),
             },

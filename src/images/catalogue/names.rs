@@ -24,6 +24,9 @@ pub(super) struct Name {
     pub(super) digest: String,
     /// Of the manifest that was chosen.
     pub(super) manifest: String,
+    /// Of indexes within that of `digest` that are read on the way to the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) indexes: Vec<String>,
     /// The image's ID.
     pub(super) id: String,
     /// Numbers of the layers that its repository's `layers` selected when it was asked for last.
@@ -38,6 +41,12 @@ impl Name {
     pub(super) fn is_tag(&self) -> bool {
         let parsed = self.parsed();
         parsed.is_some_and(|reference| matches!(reference.version, Version::Tag(_)))
+    }
+    /// All that lead to its layers.
+    pub(super) fn documents(&self) -> BTreeSet<Digest> {
+        let digests = [&self.digest, &self.manifest, &self.id].into_iter();
+        let digests = digests.chain(&self.indexes);
+        digests.filter_map(|digest| digest.parse().ok()).collect()
     }
     /// Of its record and of its pin.
     pub(super) fn key(&self) -> String {
@@ -67,6 +76,8 @@ pub(super) struct Meaning {
     pub(super) digest: Digest,
     /// The one that was chosen.
     pub(super) manifest: Digest,
+    /// Indexes within that of `digest` that are read on the way.
+    pub(super) indexes: Vec<Digest>,
     /// Numbers of the layers that are served.
     pub(super) selected: Vec<usize>,
     /// The configuration pins it.
@@ -91,6 +102,7 @@ impl Names {
             reference: reference.to_string(),
             digest: meaning.digest.to_string(),
             manifest: meaning.manifest.to_string(),
+            indexes: meaning.indexes.iter().map(Digest::to_string).collect(),
             id: String::new(),
             selected: meaning.selected.clone(),
         };
@@ -294,11 +306,7 @@ impl Names {
     /// registry: documents, packs, and that the repository has shown that it may have them.
     pub(super) fn pin_of(&self, name: &Name) -> Pin {
         let described = self.describe(name);
-        let digests = [&name.digest, &name.manifest, &name.id];
-        let documents: BTreeSet<Digest> = digests
-            .iter()
-            .filter_map(|digest| digest.parse().ok())
-            .collect();
+        let documents = name.documents();
         let mut records: Vec<_> = documents
             .iter()
             .map(|digest| (RecordKind::Document, name_of(digest)))

@@ -59,6 +59,7 @@ fn note(names: &Names, reference: &str, manifest: Digest, selected: &[usize]) {
     let meaning = Meaning {
         digest: manifest,
         manifest,
+        indexes: Vec::new(),
         selected: selected.to_vec(),
         is_retained: false,
     };

@@ -31,6 +31,8 @@ impl Wanted {
 pub(in crate::images) struct Resolved {
     /// Outermost first.
     pub(in crate::images) indexes: Vec<Passed>,
+    /// Indexes within the outermost that were read, also those that led nowhere.
+    read: Vec<Digest>,
     /// Of the manifest.
     pub(in crate::images) digest: Digest,
     pub(in crate::images) manifest: Manifest,
@@ -71,7 +73,7 @@ impl Preparer {
         digest: Digest,
     ) -> Result<Image, ImageError> {
         let resolved = self.resolved(repository, digest).await?;
-        let digest = resolved.digest;
+        let (named, digest) = (digest, resolved.digest);
         if resolved.manifest.layers.is_empty() {
             return Err(ImageError::NotFound(
                 format!("image {digest} of `{repository}` has no layers").into(),
@@ -79,8 +81,10 @@ impl Preparer {
         }
         Ok(Image {
             digest,
+            named,
             config: resolved.config(),
             has_config: resolved.config.is_some(),
+            indexes: resolved.read,
             layers: resolved.manifest.layers,
         })
     }
@@ -94,6 +98,7 @@ impl Preparer {
         // Depth first, in the order of the entries; with each what led to it.
         let mut left: Vec<(Digest, Vec<Passed>)> = vec![(digest, Vec::new())];
         let mut platforms: Vec<String> = Vec::new();
+        let mut read = Vec::new();
         for _ in 0..MOST_INDEXES {
             let Some((digest, indexes)) = left.pop() else {
                 platforms.sort();
@@ -116,6 +121,7 @@ impl Preparer {
                     let config = self.configured(repository, digest, &manifest).await?;
                     return Ok(Resolved {
                         indexes,
+                        read,
                         digest,
                         manifest,
                         bytes,
@@ -124,6 +130,9 @@ impl Preparer {
                 }
                 Document::Index(entries) => entries,
             };
+            if !indexes.is_empty() {
+                read.push(digest);
+            }
             let through = |entry: &IndexEntry| {
                 let mut indexes = indexes.clone();
                 indexes.push(Passed {
