@@ -58,7 +58,7 @@ use catalogue::Names;
 use dashmap::DashMap;
 use fetch::Fetcher;
 use flight::{Early, Flights};
-use lasts::Lasts;
+use lasts::{ImageUses, Lasts};
 use ledger::{KnownTag, Ledger};
 use memory::Failures;
 use origins::Origins;
@@ -103,6 +103,7 @@ struct Inner {
     stale_if_error: Duration,
     /// Written by flights, read by every request.
     views: DashMap<Reference, Remembered>,
+    uses: ImageUses,
     /// What a reference with a tag means now, and its packs.
     tags: Flights<Reference, View, Arc<Upper>>,
     /// By repository and digest.
@@ -158,6 +159,7 @@ impl Images {
             tag_ttl: config.tag_ttl,
             stale_if_error: config.stale_if_error,
             views: DashMap::new(),
+            uses: ImageUses::default(),
             tags: Flights::new(),
             digests: Flights::new(),
             rest: Flights::new(),

@@ -31,6 +31,13 @@ pub(super) fn made(
     most_document: u64,
 ) -> Result<HashMap<String, Section>, ArchiveError> {
     let Some(bytes) = archive.small("manifest.json", most_document)? else {
+        // It says no diff ID: nothing that its layers could be verified against.
+        if archive.find("repositories")?.is_some() {
+            return Err(refuse(
+                "is what `docker save` wrote before Docker 1.10 (`repositories`, no manifest.json), which is not read: \
+                 `docker load` it where that still takes it, and `docker save` the image again",
+            ));
+        }
         return Err(refuse(
             "holds no index.json (oci-archive) and no manifest.json (docker-archive)",
         ));

@@ -235,3 +235,42 @@ fn what_docker_saves_is_read_as_a_layout() {
     let absent = r#"[{"Config":"../c.json","Layers":[]}]"#;
     refused(&other(absent, ""), "has no configuration \"../c.json\"");
 }
+
+/// Since Docker 25: a layout, with docker's own names of the same files beside it.
+#[test]
+fn what_docker_saves_today_is_the_layout_that_it_is() {
+    let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+    let both = tar_of(&[
+        ("blobs/sha256/00", b"a layer"),
+        ("index.json", index),
+        (
+            "manifest.json",
+            br#"[{"Config":"gone","RepoTags":["a:b"],"Layers":["blobs/sha256/00"]}]"#,
+        ),
+        ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#),
+        ("repositories", br#"{"a":{"b":"00"}}"#),
+    ]);
+    let archive = open(&both).expect("an archive");
+    assert_eq!(
+        content(&archive, "index.json").as_deref(),
+        Some(&index[..]),
+        "its own"
+    );
+    let layer = content(&archive, "blobs/sha256/00");
+    assert_eq!(layer.as_deref(), Some(&b"a layer"[..]));
+}
+
+#[test]
+fn what_docker_saved_before_1_10_is_refused_by_name() {
+    let layer = "f00d/layer.tar";
+    let old = tar_of(&[
+        ("f00d/VERSION", b"1.0"),
+        ("f00d/json", br#"{"id":"f00d","os":"linux"}"#),
+        (layer, b"a tar"),
+        ("repositories", br#"{"team/app":{"v1":"f00d"}}"#),
+    ]);
+    refused(&old, "before Docker 1.10");
+    refused(&old, "`docker save` the image again");
+    let neither = tar_of(&[(layer, b"a tar")]);
+    refused(&neither, "holds no index.json");
+}
