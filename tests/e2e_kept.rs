@@ -171,6 +171,33 @@ async fn nothing_is_kept_unless_configured_and_what_was_kept_goes_with_the_setti
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_found_bad_is_made_again_from_its_blob() {
+    let registry = Registry::start().await;
+    let pushed = registry.push("team/app", "v1", &Image::of(small("words")));
+    let directory = tempfile::tempdir().unwrap();
+    let location = directory.path();
+    let path = registry.path("team/app:v1", "/more.bin");
+    let site = Site::start(&[&registry], keeping(location)).await;
+    site.get(&path).await.expect(200);
+    kept(location, 1).await;
+    no_blobs(&registry, &pushed.layers[0]);
+    let pack = packs(location, "sha256-").remove(0);
+    let file = std::fs::File::options().write(true).open(&pack).unwrap();
+    file.set_len(1000).unwrap();
+    // Whoever finds it bad may get no whole answer.
+    let since = Instant::now();
+    loop {
+        let answer = site.client.try_request("GET", &path, &[]).await;
+        if answer.is_ok_and(|answer| answer.status == 200 && answer.body == noise(1, 300_000)) {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20));
+    }
+    assert_eq!(registry.count_blob_gets(&pushed.layers[0]), 1);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kept_blob_that_is_damaged_is_dropped_and_fetched_again() {
     let directory = tempfile::tempdir().unwrap();
     let location = directory.path();

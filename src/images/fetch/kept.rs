@@ -113,13 +113,13 @@ mod tests {
         }
     }
 
-    fn store(most: u64) -> (tempfile::TempDir, Arc<Blobspace<Pack>>) {
+    fn store(bound: u64, most: u64) -> (tempfile::TempDir, Arc<Blobspace<Pack>>) {
         let directory = tempfile::tempdir().unwrap();
         let tuning = Tuning {
             source_bytes: most,
             ..Tuning::default()
         };
-        let blobspace = Blobspace::open_tuned(directory.path(), 0, tuning).unwrap();
+        let blobspace = Blobspace::open_tuned(directory.path(), bound, tuning).unwrap();
         (directory, blobspace)
     }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_copied_whole_is_kept_and_read_back() {
-        let (_directory, blobspace) = store(64 << 20);
+        let (_directory, blobspace) = store(0, 64 << 20);
         // Larger than what is read in at a time.
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let (layer, other) = (layer(&bytes), layer(b"other"));
@@ -175,7 +175,7 @@ mod tests {
             (vec![1_000_000], true, 500_000, false),
         ];
         for (lengths, sealed, most, is_kept) in table {
-            let (_directory, blobspace) = store(most);
+            let (_directory, blobspace) = store(0, most);
             let layer = layer(&bytes);
             let tee = Tee::start(blobspace.clone(), layer.clone());
             for length in &lengths {
@@ -190,5 +190,30 @@ mod tests {
             assert_eq!(found, is_kept, "{lengths:?} {sealed} {most}");
             assert_eq!(blobspace.usage().reserved_bytes, 0);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_copy_of_a_silent_download_gives_its_space_to_a_pack() {
+        let (_directory, blobspace) = store(1 << 20, 1 << 20);
+        let bytes = vec![7; 600_000];
+        let layer = layer(&bytes);
+        let tee = Tee::start(blobspace.clone(), layer.clone());
+        assert!(tee.offer(&Bytes::copy_from_slice(&bytes[..1000])));
+        while blobspace.usage().reserved_bytes < 600_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Nothing more comes, and nothing ends it.
+        let (pack, since) = (blobspace.clone(), Instant::now());
+        let written = tokio::task::spawn_blocking(move || {
+            use std::io::Write;
+            let mut pack = pack.reserve(&Key::base("a"))?;
+            let written = pack.write_all(&[1; 900_000]);
+            Ok::<_, crate::blobspace::BlobspaceError>(written)
+        });
+        written.await.unwrap().unwrap().unwrap();
+        assert!(since.elapsed() < Duration::from_secs(5), "it waited");
+        ended(&blobspace);
+        assert!(!tee.offer(&Bytes::copy_from_slice(&bytes[1000..])));
+        assert!(kept(&blobspace, &layer).is_none());
     }
 }
