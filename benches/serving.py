@@ -29,8 +29,8 @@ TOOLS = {"docker-registry": "docker-registry", "skopeo": "skopeo", "nginx": "ngi
 # Requests of one run of h2load, and streams at once of each of its connections.
 H2_REQUESTS, H2_STREAMS = 60_000, 10
 RATE, TAIL_SECONDS = 2_000, 8
-# Bytes a second of whoever takes the large file: a client on a link of 1 Gbit/s. One without a limit would
-# itself take a core of two, and measure the scheduler.
+# Bytes a second of whoever takes the large file: a client on a link of 1 Gbit/s. One without a limit keeps both
+# processors busy, and measures the scheduler.
 LINK = 125_000_000
 
 
@@ -156,50 +156,58 @@ def observed(arguments, results, run, registry):
     results["observed"] = rows
 
 
-def forget(directory):
-    """Takes the packs out of the page cache (POSIX_FADV_DONTNEED)."""
+def forget(files):
+    """Takes files out of the page cache (POSIX_FADV_DONTNEED)."""
     os.sync()
     libc = ctypes.CDLL(None, use_errno=True)
-    for pack in pathlib.Path(directory).rglob("*.pack"):
-        with open(pack, "rb") as one:
+    for file in files:
+        with open(file, "rb") as one:
             libc.posix_fadvise(one.fileno(), ctypes.c_long(0), ctypes.c_long(0), 4)
 
 
-def tail(arguments, results, run, registry):
+def tail(arguments, results, run, registry, work):
     """99th percentile of small requests at a fixed rate: quiet, and while a cold file of 1 GiB is sent."""
-    prefix = f"/127.0.0.1:{registry.port}/bench/serving:v1"
     out = subprocess.run(["cargo", "bench", "--no-run", "--bench", "rate"], check=True, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True).stderr
     binary = REPOSITORY / re.search(r"\((.*?rate-[0-9a-f]+)\)", out)[1]
-    place = run / "blobs-tail"
-    rows = []
+    root, place = layers.write_files("serving", work), run / "blobs-tail"
+    # New processes each time, so that nothing of the file is mapped or in memory but what was asked for.
+    peers = {
+        "blobserve": (lambda: bench.start_blobserve(run, registry, place), f"/127.0.0.1:{registry.port}/bench/serving:v1",
+                      lambda: pathlib.Path(place).rglob("*.pack")),
+        "nginx": (lambda: bench.start_nginx(run, root), "", lambda: [pathlib.Path(root) / "huge.bin"]),
+    }
+    rows = {name: [] for name in peers}
     for _ in range(arguments.rounds):
-        # A new process, so that nothing of the pack is mapped or in memory but what was asked for.
-        server = bench.start_blobserve(run, registry, place)
-        try:
-            bench.ask(server.port, f"{prefix}/1k.bin")
-            # What the push and the fetch wrote is on its way to the disk for seconds, and no part of this.
-            os.sync()
-            forget(place)
-            bench.ask(server.port, f"{prefix}/1k.bin")
-            load = [binary, f"127.0.0.1:{server.port}", f"{prefix}/1k.bin", str(RATE), str(TAIL_SECONDS)]
-            quiet = json.loads(subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            ended, sent = threading.Event(), []
-
-            def send():
-                while not ended.is_set():
-                    forget(place)
-                    sent.append(bench.ask_length(server.port, f"{prefix}/huge.bin", LINK))
-
-            sending = threading.Thread(target=send)
-            sending.start()
-            busy = json.loads(subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            ended.set()
-            sending.join()
-            rows.append({"quiet": quiet["p99"], "busy": busy["p99"], "sent": len(sent)})
-            print(f"  p99 quiet {quiet['p99']} us, while {len(sent)} x 1 GiB is sent {busy['p99']} us", flush=True)
-        finally:
-            server.stop()
+        for name, (start, prefix, files) in peers.items():
+            server = start()
+            try:
+                rows[name].append(beside_cold(server.port, prefix, files, binary))
+            finally:
+                server.stop()
+            print("  {}: p99 quiet {quiet} us, while {sent} x 1 GiB is sent {busy} us".format(name, **rows[name][-1]), flush=True)
     results["tail"] = rows
+
+
+def beside_cold(port, prefix, files, binary):
+    bench.ask(port, f"{prefix}/1k.bin")
+    # What the push and the fetch wrote is on its way to the disk for seconds, and no part of this.
+    forget(files())
+    bench.ask(port, f"{prefix}/1k.bin")
+    load = [binary, f"127.0.0.1:{port}", f"{prefix}/1k.bin", str(RATE), str(TAIL_SECONDS)]
+    quiet = json.loads(subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    ended, sent = threading.Event(), []
+
+    def send():
+        while not ended.is_set():
+            forget(files())
+            sent.append(bench.ask_length(port, f"{prefix}/huge.bin", LINK))
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    busy = json.loads(subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    ended.set()
+    sending.join()
+    return {"quiet": quiet["p99"], "busy": busy["p99"], "sent": len(sent)}
 
 
 def report(results):
@@ -212,8 +220,8 @@ def report(results):
         rows = results["observed"]
         lines += ["", f"with metrics and an access log: {bench.ratio(rows['logged'], rows['quiet'], 'rate'):.3f} of the requests/s without the log"]
     if "tail" in results:
-        ratio = statistics.median(row["busy"] / row["quiet"] for row in results["tail"])
-        lines += ["", f"p99 of 1 KB at {RATE}/s while a cold 1 GiB file is sent: {ratio:.2f} x its quiet value"]
+        ratios = {name: statistics.median(row["busy"] / row["quiet"] for row in rows) for name, rows in results["tail"].items()}
+        lines += ["", f"p99 of 1 KB at {RATE}/s while a cold 1 GiB file is sent: {ratios['blobserve']:.2f} x its quiet value (nginx {ratios['nginx']:.2f} x)"]
     return "\n".join(lines)
 
 
@@ -238,7 +246,7 @@ def main():
         if "observed" in wanted:
             observed(arguments, results, run, registry)
         if "tail" in wanted:
-            tail(arguments, results, run, registry)
+            tail(arguments, results, run, registry, arguments.work)
     bench.tell(arguments, results, report(results))
 
 

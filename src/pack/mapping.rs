@@ -1,5 +1,5 @@
-//! Files mapped into memory, and what happens when a page of one cannot be read. The only
-//! place of the project with `unsafe`.
+//! Files mapped into memory, and what happens when a page of one cannot be read. Nearly all
+//! `unsafe` of the project is here.
 //!
 //! A fault inside a mapping (disk error, file cut short) is a `SIGBUS`. The handler puts a
 //! page of zeros in its place and marks the mapping as poisoned; whoever read from it asks
