@@ -9,7 +9,7 @@
 //!   packs/<key>.pack                sealed: complete and verified; 0400 once known to be durable, 0600 until then
 //!   packs/source-<key>.pack         what that pack is made of, where sources are kept
 //!   tmp/<number>                    being written; emptied at start
-//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins, diff IDs, names of images, pins
+//!   records/<kind>/<name>           manifests, configurations, resolved tags, claims, origins, diff IDs, names of images, referrers, pins
 //! ```
 //!
 //! What a caller may rely on: nothing partial is ever visible under a final name; the sum
@@ -170,18 +170,21 @@ pub enum RecordKind {
     DiffId,
     /// Which image a reference means: the catalogue's.
     Name,
+    /// What refers to a manifest, as its registry listed it last.
+    Referrers,
     /// What is never evicted: see [`Blobspace::pin`].
     Pin,
 }
 
 impl RecordKind {
-    const ALL: [RecordKind; 7] = [
+    const ALL: [RecordKind; 8] = [
         RecordKind::Document,
         RecordKind::Tag,
         RecordKind::Claim,
         RecordKind::Origin,
         RecordKind::DiffId,
         RecordKind::Name,
+        RecordKind::Referrers,
         RecordKind::Pin,
     ];
 
@@ -193,6 +196,7 @@ impl RecordKind {
             RecordKind::Origin => "origins",
             RecordKind::DiffId => "diff-ids",
             RecordKind::Name => "names",
+            RecordKind::Referrers => "referrers",
             RecordKind::Pin => "pins",
         }
     }

@@ -50,6 +50,7 @@ use std::sync::Arc;
 
 pub use challenge::{Challenge, parse_challenges};
 pub use realm::{Realm, RealmRules, judge_realm};
+pub use referrers::Listed;
 pub use retry::Retries;
 pub use transport::Timeouts;
 

@@ -3,17 +3,19 @@
 //! What a caller may rely on: no layer is fetched and no view is made; of the registry no more is asked
 //! than it takes to resolve the reference (tag, indexes, manifest, configuration), each in the flights that
 //! views use too. What a tag means is believed as long as of views (`tagTtl`, `staleIfError`), a list of
-//! referrers likewise, though not over a restart.
+//! referrers likewise, over a restart too.
 
 mod recent;
+mod referrers;
 
 use super::prepare::Resolved;
 use super::{
     Ask, ImageError, Images, Inner, KnownTag, Lasts, ViewInfo, ledger, policy::Policy, unknown,
 };
 use crate::digest::Digest;
-use crate::oci::{self, Description, Descriptor, ImageConfig, Referrer};
+use crate::oci::{self, Description, Descriptor, ImageConfig};
 use crate::reference::{Reference, Repository, Version};
+use crate::registry::Listed;
 use crate::rules::Rules;
 use recent::Recent;
 use serde::Serialize;
@@ -37,14 +39,14 @@ pub(super) struct Abouts {
     tags: Recent<Reference, Digest>,
     /// By the digest of a manifest or an index; with the digest of the manifest.
     manifests: Recent<(Repository, Digest), (Digest, Arc<About>)>,
-    referrers: Recent<(Repository, Digest), Arc<Vec<Referrer>>>,
+    referrers: Recent<(Repository, Digest), Arc<Listed>>,
 }
 
 impl Abouts {
     pub(super) fn new(tag_ttl: Duration, stale_if_error: Duration) -> Abouts {
         let weigh_tag = |_: &Digest| 256;
-        let weigh_list = |list: &Arc<Vec<Referrer>>| {
-            let each = list.iter().map(|one| {
+        let weigh_list = |list: &Arc<Listed>| {
+            let each = list.referrers.iter().map(|one| {
                 let Descriptor {
                     media_type,
                     annotations,
@@ -169,6 +171,14 @@ pub struct Referrers {
     pub artifact_type: Option<String>,
     /// In the order of their types and digests.
     pub referrers: Vec<AboutReferrer>,
+    /// There are more, which the registry was not asked for, and which may be of the type that was.
+    #[serde(skip_serializing_if = "is_false")]
+    pub truncated: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(it: &bool) -> bool {
+    !it
 }
 
 /// A referrer.
@@ -326,45 +336,6 @@ impl Inner {
         }
         let (manifest, about) = told?;
         Ok((info(&policy, reference, manifest), about))
-    }
-
-    async fn referrers(
-        self: &Arc<Self>,
-        reference: &Reference,
-        ask: Ask,
-        artifact_type: Option<String>,
-    ) -> Result<(Arc<ViewInfo>, Referrers), ImageError> {
-        let (policy, digest) = self.meant(reference, ask).await?;
-        let key = (reference.repository.clone(), digest);
-        let listed = match ask {
-            Ask::ReadOnly => match self.abouts.referrers.known(&key).await {
-                Some(listed) => listed?,
-                None => return Err(unknown(reference)),
-            },
-            Ask::Normal => {
-                let (registries, (repository, digest)) = (self.registries.clone(), key.clone());
-                let asking = || async move {
-                    let listed = registries.referrers(&repository, &digest).await;
-                    listed.map(Arc::new).map_err(ImageError::from)
-                };
-                self.abouts.referrers.get(key, asking).await?
-            }
-        };
-        let of_type = |one: &&Referrer| match &artifact_type {
-            None => true,
-            wanted => one.artifact_type == *wanted,
-        };
-        let referrers = listed.iter().filter(of_type).map(|one| AboutReferrer {
-            named: Named::from(&one.descriptor),
-            artifact_type: one.artifact_type.clone(),
-        });
-        let about = Referrers {
-            reference: reference.to_string(),
-            digest: digest.to_string(),
-            referrers: referrers.collect(),
-            artifact_type,
-        };
-        Ok((info(&policy, reference, digest), about))
     }
 
     /// What the reference means: a manifest or an index.

@@ -5,10 +5,13 @@
 //! that host showed (with its own credentials) that it has them. Without a claim, naming a
 //! digest gets nobody at what others fetched.
 
+mod referrers;
+
 use crate::blobspace::{Blobspace, RecordKind};
 use crate::digest::Digest;
 use crate::pack::Pack;
 use crate::reference::{Reference, Repository};
+pub(super) use referrers::{Kept, Subject};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -22,6 +22,15 @@ const MOST_PAGES: usize = 32;
 /// Referrers of one digest.
 const MOST: usize = oci::MAX_ENTRIES;
 
+/// What refers to a digest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Each once, in the order of their types and digests.
+    pub referrers: Vec<Referrer>,
+    /// There are more than are read: 10,000, or what stands on 32 pages, or in `limits.manifestBytes`.
+    pub truncated: bool,
+}
+
 /// A page of a list.
 struct Page {
     referrers: Vec<Referrer>,
@@ -31,26 +40,30 @@ struct Page {
 }
 
 impl Registries {
-    /// What refers to the manifest with that digest, whether that is there or not; each referrer once, in
-    /// the order of their types and digests. Asks whoever says what tags mean. Of all pages at most
-    /// `limits.manifestBytes`.
+    /// What refers to the manifest with that digest, whether that is there or not. Asks whoever says what
+    /// tags mean.
     pub async fn referrers(
         &self,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<Vec<Referrer>, RegistryError> {
-        let mut found = match self.layout(repository) {
-            Some(layout) => layout.referrers(digest).await?,
+    ) -> Result<Listed, RegistryError> {
+        let whole = |referrers| Listed {
+            referrers,
+            truncated: false,
+        };
+        let mut listed = match self.layout(repository) {
+            Some(layout) => whole(layout.referrers(digest).await?),
             None => match self.client.listed(repository, digest).await? {
                 Some(listed) => listed,
-                None => self.tagged_referrers(repository, digest).await?,
+                None => whole(self.tagged_referrers(repository, digest).await?),
             },
         };
+        let found = &mut listed.referrers;
         let key = |one: &Referrer| (one.artifact_type.clone(), one.descriptor.digest.to_string());
         found.sort_by_cached_key(key);
         let mut seen = HashSet::new();
         found.retain(|one| seen.insert(one.descriptor.digest));
-        Ok(found)
+        Ok(listed)
     }
 
     /// By the tag schema: an index, verified as any manifest. None there: no referrers.
@@ -84,7 +97,7 @@ impl Client {
         &self,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<Option<Vec<Referrer>>, RegistryError> {
+    ) -> Result<Option<Listed>, RegistryError> {
         let sources = self.sources_of_tags(repository)?;
         for (i, site) in sources.iter().enumerate() {
             match self.listed_by(site, repository, digest).await {
@@ -100,37 +113,41 @@ impl Client {
         Ok(None)
     }
 
-    /// All pages. None: this one has no lists.
+    /// All pages, as far as they are read. None: this one has no lists.
     async fn listed_by(
         &self,
         site: &Site,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<Option<Vec<Referrer>>, (Failure, u32)> {
-        let mut found = Vec::new();
+    ) -> Result<Option<Listed>, (Failure, u32)> {
+        let mut listed = Listed::default();
         let (mut left, mut path) = (self.manifest_bytes, format!("referrers/{digest}"));
         for number in 0..MOST_PAGES {
             let mut call = Call::new(Method::GET, path);
             call.accept = Some(oci::ACCEPT_INDEX);
-            let once = || self.page(site, repository, &call, left);
+            let once = || self.page(site, repository, &call);
             let page = match self.patience(site).run(once).await? {
                 Some(page) => page,
                 None if number == 0 => return Ok(None),
                 None => return Err((Failure::wrong("a further page is not there"), 1)),
             };
-            found.extend(page.referrers);
-            if found.len() > MOST {
-                let text = format!("there are more than {MOST}");
-                return Err((Failure::wrong(text), 1));
+            if page.bytes > left {
+                break;
             }
-            left = left.saturating_sub(page.bytes);
+            left -= page.bytes;
+            listed.referrers.extend(page.referrers);
+            if listed.referrers.len() > MOST {
+                break;
+            }
             match page.next {
-                None => return Ok(Some(found)),
+                None => return Ok(Some(listed)),
                 Some(next) => path = next,
             }
         }
-        let text = format!("there are more than {MOST_PAGES} pages of them");
-        Err((Failure::wrong(text), 1))
+        // Who asks what there is rather hears a part, and that it is one, than nothing.
+        listed.referrers.truncate(MOST);
+        listed.truncated = true;
+        Ok(Some(listed))
     }
 
     async fn page(
@@ -138,7 +155,6 @@ impl Client {
         site: &Site,
         repository: &Repository,
         call: &Call,
-        left: u64,
     ) -> Result<Option<Page>, Failure> {
         let mut response = self.authorized(site, repository, call).await?;
         let status = response.status();
@@ -156,7 +172,7 @@ impl Client {
         let said = content_digest(&response);
         let read = self
             .transport
-            .whole(&mut response, left, "what is left of the list");
+            .whole(&mut response, self.manifest_bytes, "a page of the list");
         let bytes = read.await?;
         if let Some(said) = said {
             let expected = super::client::Expected {

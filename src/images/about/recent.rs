@@ -92,6 +92,11 @@ where
         }
     }
 
+    /// Whether anything is known, however old.
+    pub(super) fn has(&self, key: &K) -> bool {
+        lock(&self.known).answers.contains_key(key)
+    }
+
     /// What is known, however old; else what is being asked. None: nobody asked.
     pub(super) async fn known(&self, key: &K) -> Option<Result<V, ImageError>> {
         let flight = self.flights.joined(key);
