@@ -321,3 +321,45 @@ fn memory_is_bounded_and_its_bound_known_before() {
     let error = merge(&layers, 100_000, out()).unwrap_err();
     assert!(matches!(error, PackError::TooLarge(_)), "{error}");
 }
+
+/// Ten times as many layers take ten times as long, not a hundred times: of this thread's own time, whoever else
+/// the machine serves. Each replaces files of the one below, and has its own.
+#[test]
+fn merging_five_hundred_layers_is_linear() {
+    let worked = || -> u64 {
+        let said = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        said.split(' ').next().unwrap().parse().unwrap()
+    };
+    let layer = |number: usize| {
+        let mut writer = Writer::new(tempfile::tempfile().unwrap());
+        for file in 0..200 {
+            let owner = number.saturating_sub(usize::from(file % 10 == 0));
+            let path = format!("usr/lib/{owner}/{}/file-{file}", file % 7);
+            let header = EntryHeader {
+                path: path.as_bytes(),
+                kind: Kind::File,
+                link: b"",
+                mode: 0o644,
+                mtime: 0,
+            };
+            writer.entry(&header, 0).unwrap();
+        }
+        let name = Digest::sha256(&number.to_le_bytes());
+        let origin = Origin {
+            digest: name,
+            size: 1,
+            diff_id: name,
+        };
+        Arc::new(Pack::open(writer.finish(&origin).unwrap().0).unwrap())
+    };
+    let layers: Vec<Arc<Pack>> = (0..500).map(layer).collect();
+    let times = [50, 500].map(|count| {
+        let rounds = [(); 2].map(|()| {
+            let (before, out) = (worked(), tempfile::tempfile().unwrap());
+            merge(&layers[..count], u64::MAX, out).unwrap();
+            worked() - before
+        });
+        rounds.into_iter().min().unwrap()
+    });
+    assert!(times[1] < 30 * times[0], "{times:?} ns");
+}

@@ -1,5 +1,7 @@
 //! Tests of the pipeline: what is verified, what is refused, and whose fault it is.
 
+mod whole;
+
 use super::*;
 use crate::pack::{Kind, Pack};
 use flate2::{Compression, write::GzEncoder};
