@@ -99,7 +99,7 @@ impl Respond for Routes {
         http::Response::from_parts(head, Body::from(bytes.unwrap_or_default()))
     }
 
-    fn remembered(&self, _: StatusCode, _: Duration) {}
+    fn answered(&self, _: &http::Method, _: StatusCode, _: Duration) {}
 }
 
 type Checking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;

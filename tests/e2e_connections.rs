@@ -289,3 +289,109 @@ async fn answers_from_memory_and_clients_that_leave_are_logged_as_well() {
         assert!(bytes > Some(0) && bytes < Some(16 << 20), "{bytes:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_is_refused_in_full_and_logged_on_either_transport() {
+    let directory = tempfile::tempdir().unwrap();
+    let trusted = certificate(directory.path());
+    let file = directory.path().join("access.log");
+    let settings = json!({
+        "accessLog": {"format": "json", "file": file},
+        "tls": tls(directory.path()),
+        "prometheusAddr": "127.0.0.1:0",
+    });
+    let site = Site::start(&[], settings).await;
+    let long = "x".repeat(70_000);
+    let many = "A: b\r\n".repeat(101);
+    // What is sent, the status, and method and target in the log.
+    let table: [(String, u16, &str, &str); 8] = [
+        (
+            "GET /a HTTP/3.7\r\nHost: x\r\n\r\n".into(),
+            400,
+            "GET",
+            "/a",
+        ),
+        (
+            "GET /b HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n".into(),
+            400,
+            "GET",
+            "/b",
+        ),
+        (
+            "POST /c HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n".into(),
+            400,
+            "POST",
+            "/c",
+        ),
+        ("\u{1}garbage\r\n\r\n".into(), 400, "-", "\u{1}garbage"),
+        (
+            format!("GET /d HTTP/1.1\r\nA: {long}\r\n\r\n"),
+            431,
+            "GET",
+            "/d",
+        ),
+        (format!("GET /e HTTP/1.1\r\n{many}\r\n"), 431, "GET", "/e"),
+        (format!("GET /{long} HTTP/1.1\r\n\r\n"), 414, "GET", ""),
+        // After an odd request, too.
+        (
+            "OPTIONS /f HTTP/1.1\r\nHost: x\r\n\r\nGET /g HTTP/1.1\r\n: b\r\n\r\n".into(),
+            400,
+            "GET",
+            "/g",
+        ),
+    ];
+    for (sent, status, ..) in &table {
+        let mut clear = TcpStream::connect(site.client.0).await.unwrap();
+        let mut secret = connect(&site, &trusted, b"http/1.1").await.unwrap();
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        clear.write_all(sent.as_bytes()).await.unwrap();
+        clear.read_to_end(&mut first).await.unwrap();
+        secret.write_all(sent.as_bytes()).await.unwrap();
+        secret.read_to_end(&mut second).await.unwrap();
+        for all in [first, second] {
+            let text = String::from_utf8(all).unwrap();
+            let at = text
+                .rfind("HTTP/1.1 ")
+                .unwrap_or_else(|| panic!("{text:?}"));
+            let answer = &text[at..];
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            for field in [
+                "content-type: text/plain; charset=utf-8",
+                "x-content-type-options: nosniff",
+                "cache-control: no-store",
+                "connection: close",
+            ] {
+                assert!(answer.contains(&format!("\r\n{field}\r\n")), "{answer}");
+            }
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(body.len() > 1 && body.ends_with('\n'), "{answer}");
+            assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));
+        }
+    }
+    let counts = site.metrics().request("GET", "/metrics", &[]).await.text();
+    let line = r#"http_server_requests_total{code="431",method="get"} 4"#;
+    assert!(counts.contains(line), "{counts}");
+    site.stop().await;
+    let lines = lines(&file);
+    assert_eq!(lines.len(), 2 * table.len() + 2, "{lines:#?}");
+    for (_, status, method, target) in table {
+        let same = |line: &&serde_json::Value| {
+            let said = line["target"].as_str().unwrap_or_default();
+            line["status"] == status
+                && line["method"] == method
+                && (said == target || (target.is_empty() && said.starts_with("/xxx")))
+        };
+        let found = lines.iter().filter(same);
+        assert_eq!(
+            found.clone().count(),
+            2,
+            "{status} {method} {target}: {lines:#?}"
+        );
+        for line in found {
+            assert!(line["bytes"].as_u64() > Some(0), "{line}");
+        }
+    }
+}

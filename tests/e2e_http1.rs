@@ -254,7 +254,7 @@ async fn requests_in_one_piece_and_in_single_bytes_are_answered_in_their_order()
         connection.send(&byte.to_string()).await;
     }
     assert_eq!(connection.answer().await.body, b"1");
-    // hyper has the connection from the POST on, and loses nothing of it.
+    // A short body is skipped, whether it comes with what is behind it or by itself.
     let post = "POST / HTTP/1.1\r\nHost: site.example\r\nContent-Length: 5\r\n\r\nhello";
     let all = get(&a, "") + post + &get(&a, "") + &get(&b, "Connection: close\r\n");
     connection.send(&all).await;
@@ -262,6 +262,12 @@ async fn requests_in_one_piece_and_in_single_bytes_are_answered_in_their_order()
         assert_eq!(connection.answer().await.status(), status);
     }
     connection.closed().await;
+    let mut connection = Connection::to(&site).await;
+    let (head, body) = post.split_at(post.len() - 3);
+    connection.send(head).await;
+    assert_eq!(connection.answer().await.status(), 405);
+    connection.send(&(body.to_owned() + &get(&a, ""))).await;
+    assert_eq!(connection.answer().await.body, b"1");
     site.stop().await;
 }
 
@@ -357,128 +363,4 @@ async fn answers_from_memory_send_their_clients_away_when_the_service_drains() {
     connection.closed().await;
     idle.closed().await;
     stopping.await.unwrap();
-}
-
-/// All bytes that come back for these, until the far side closes or says nothing for a moment.
-async fn raw(site: &Site, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(site.client.0).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut all = Vec::new();
-    // A far side that has seen enough resets: what came before that counts.
-    if stream.write_all(bytes).await.is_ok() && stream.shutdown().await.is_ok() {
-        let reading = stream.read_to_end(&mut all);
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), reading).await;
-    }
-    all
-}
-
-/// Without dates, with names in one case: hyper and the loop are to agree in all else.
-fn comparable(bytes: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut lines: Vec<_> = text
-        .lines()
-        .map(str::to_ascii_lowercase)
-        .filter(|line| !line.starts_with("date: ") && !line.is_empty())
-        .collect();
-    lines.sort();
-    lines
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_loop_and_hyper_agree_on_requests_of_every_kind() {
-    let layer = Layer::new().file("a", "1").file("dir/index.html", "<p>");
-    let (registry, site) = served(layer, json!({})).await;
-    let host = registry.host();
-    let seed = std::env::var("BLOBSERVE_SEED").ok();
-    let seed = seed.map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("BLOBSERVE_SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let pick = |random: &mut fastrand::Rng, words: &[&str]| {
-        words[random.usize(..words.len())].replace("HOST", &host)
-    };
-    // hyper has a connection from a request on that is not the loop's.
-    let before = b"OPTIONS /x HTTP/1.1\r\nHost: h\r\n\r\n";
-    let preface = raw(&site, before).await;
-    assert!(preface.starts_with(b"HTTP/1.1 "), "{preface:?}");
-    let mut seen = std::collections::BTreeSet::new();
-    for round in 0..500 {
-        let mut text = String::new();
-        for _ in 0..random.usize(1..3) {
-            text += &pick(
-                &mut random,
-                &["GET", "GET", "GET", "HEAD", "POST", "get", "G"],
-            );
-            text += &pick(&mut random, &[" ", " ", " ", "  ", "\t"]);
-            let paths = [
-                "/HOST/team/app:v1/a",
-                "/HOST/team/app:v1/a?x=%00",
-                "/HOST/team/app:v1/dir",
-                "/HOST/team/app:v1/../../b",
-                "/HOST/team/app:v1/%2e",
-                "/",
-                "*",
-                "http://h/HOST/team/app:v1/a",
-                "/\u{e4}",
-                "/HOST/team/app:v1/a#f",
-                "/HOST/team/app:v1/<>\"",
-                "",
-            ];
-            text += &pick(&mut random, &paths);
-            text += &pick(&mut random, &[" ", " ", " ", ""]);
-            text += &pick(
-                &mut random,
-                &[
-                    "HTTP/1.1",
-                    "HTTP/1.1",
-                    "HTTP/1.1",
-                    "HTTP/1.0",
-                    "HTTP/2.0",
-                    "HTTP/1.1 ",
-                ],
-            );
-            text += &pick(&mut random, &["\r\n", "\r\n", "\r\n", "\n"]);
-            for _ in 0..random.usize(..4) {
-                let fields = [
-                    "Host: h",
-                    "Host: h",
-                    "Host: h",
-                    "Host: a b",
-                    "host:",
-                    "Range: bytes=0-0",
-                    "If-None-Match: *",
-                    "Connection: close",
-                    "Connection: keep-alive",
-                    "Connection: x, close",
-                    "Content-Length: 0",
-                    "Content-Length: +1",
-                    "Transfer-Encoding: chunked",
-                    "Expect: 100-continue",
-                    "A : b",
-                    " folded",
-                    "X: \u{1}",
-                    "Accept-Encoding: gzip",
-                    "Accept-Encoding: br;q=2, *;q=0",
-                    "Upgrade: websocket",
-                    "\u{e4}: b",
-                ];
-                text += &pick(&mut random, &fields);
-                text += &pick(&mut random, &["\r\n", "\r\n", "\r\n", "\r\n", "\n"]);
-            }
-            text += "\r\n";
-        }
-        let own = raw(&site, text.as_bytes()).await;
-        seen.insert(String::from_utf8_lossy(own.get(9..12).unwrap_or(b"")).into_owned());
-        let hypers = raw(&site, &[before, text.as_bytes()].concat()).await;
-        // Its first answer is that to the preface, whose date may be another.
-        let hypers = hypers.get(preface.len()..).unwrap_or_default();
-        assert_eq!(
-            comparable(&own),
-            comparable(hypers),
-            "seed {seed}, round {round}: {text:?}"
-        );
-    }
-    for status in ["200", "400", "404", "405"] {
-        assert!(seen.contains(status), "seed {seed}: only {seen:?}");
-    }
-    site.stop().await;
 }

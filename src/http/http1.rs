@@ -1,15 +1,18 @@
-//! A connection of HTTP/1.1, as most clients speak it: GET and HEAD without a body, one after another.
+//! A connection of HTTP/1, in cleartext or over TLS: requests one after another.
 //!
-//! hyper is right about everything and costs some thousand instructions an answer; most answers differ
-//! in nothing but the date. So the loop here reads a head ([`head`]), and
-//! 1. where it is no plain GET or HEAD, gives all its bytes back for hyper, which has the connection from then on;
-//! 2. where the same question was answered a moment ago and nothing has changed, sends the same answer
+//! Most answers differ in nothing but the date, and a general server costs some thousand instructions an
+//! answer. So the loop here reads a head ([`head`]), and
+//! 1. where the same question was answered a moment ago and nothing has changed, sends the same answer
 //!    ([`remembered`]): no allocation, one system call;
-//! 3. else asks the recipe ([`Respond`]), sends what it says ([`render`]), and remembers it if it will stand.
+//! 2. else asks the recipe ([`Respond`]), sends what it says ([`render`]), and remembers it if it will stand;
+//! 3. where it cannot be told where the request ends, says so and closes ([`refuse`]).
 //!
-//! Decides nothing about an answer. Bytes are read into one buffer a thread: an idle connection holds none.
+//! Decides nothing about an answer. No body is looked at: a short one is skipped, a long one is the last of its
+//! connection ([`framing`]). Bytes are read into one buffer a thread: an idle connection holds none.
 
+mod framing;
 mod head;
+mod refuse;
 
 use super::access::Visit;
 use super::body::{Body, Piece};
@@ -21,11 +24,12 @@ use super::socket::{Pulse, Socket};
 use crate::access_log::{Answered, Asked, Cache};
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::{Buf, Bytes};
+use framing::{After, Refusal};
 use futures_util::FutureExt;
 use head::{Head, Room, Told};
 use http::header;
 use http::request::Parts;
-use http::{Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -62,13 +66,14 @@ impl Default for Desk {
     }
 }
 
-/// How the loop ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// The connection is over.
-    Closed,
-    /// The bytes that were not answered are in the socket again, for hyper.
-    Other,
+/// What of a request decides how its answer is sent.
+#[derive(Clone, Copy)]
+struct Manner {
+    after: After,
+    /// HEAD.
+    bodiless: bool,
+    /// A body of unknown length is sent in chunks (RFC 9112 §7.1); else it ends with the connection.
+    chunks: bool,
 }
 
 /// One connection.
@@ -85,20 +90,22 @@ struct Conversation<'a, R> {
 
 /// What has to be waited for, outside of the desk.
 enum Turn {
-    Ended(Ended),
+    Ended,
     /// The recipe has to be asked; the answer may be remembered by the key.
-    Ask(Box<Parts>, Option<Key>, bool),
+    Ask(Box<Parts>, Option<Key>, Manner),
     /// A remembered answer that the socket has not taken whole: what is left of it.
-    Rest(Bytes, Body, bool),
+    Rest(Bytes, Body),
+    /// There is no telling where the next request begins. With the start of what came.
+    Refuse(Refusal, Vec<u8>),
 }
 
-/// Drives a connection until it ends, or until hyper has to take it.
+/// Drives a connection until it ends.
 pub(super) async fn converse<R: Respond>(
     socket: &mut Socket,
     pulse: &Arc<Pulse>,
     lifecycle: &Lifecycle,
     respond: &R,
-) -> Ended {
+) {
     let remote = respond.access_log().map(|_| socket.remote());
     let mut conversation = Conversation {
         socket,
@@ -108,22 +115,21 @@ pub(super) async fn converse<R: Respond>(
         respond,
         unread: Vec::new(),
     };
-    let ended = conversation.run().await;
-    match ended {
-        Ok(ended) => ended,
-        // The client is gone, or a disk does not give what was announced: there is nobody to tell.
-        Err(_) => Ended::Closed,
-    }
+    // The client is gone, or a disk does not give what was announced: there is nobody to tell.
+    let _ = conversation.run().await;
 }
 
 impl<R: Respond> Conversation<'_, R> {
-    async fn run(&mut self) -> io::Result<Ended> {
+    async fn run(&mut self) -> io::Result<()> {
         loop {
             let turn =
                 poll_fn(|context| DESK.with_borrow_mut(|desk| self.poll_turn(context, desk)));
-            let close = match turn.await? {
-                Turn::Ended(ended) => return Ok(ended),
-                Turn::Ask(mut request, key, close) => {
+            let after = match turn.await? {
+                Turn::Ended => return Ok(()),
+                Turn::Refuse(refusal, start) => {
+                    return Box::pin(self.refuse(refusal, &start)).await;
+                }
+                Turn::Ask(mut request, key, manner) => {
                     self.note(&mut request, Instant::now());
                     let pulse = self.pulse.clone();
                     let _answering = pulse.answer();
@@ -134,22 +140,24 @@ impl<R: Respond> Conversation<'_, R> {
                         true => (key, None),
                         false => (None, key),
                     };
-                    let close = self.send(response, key, close).await?;
+                    let after = self.send(response, key, manner).await?;
                     if let Some(key) = learning {
                         self.learn(*request, key);
                     }
-                    close
+                    after
                 }
-                Turn::Rest(head, body, close) => {
+                Turn::Rest(head, body) => {
                     let pulse = self.pulse.clone();
                     let _answering = pulse.answer();
                     self.write(head, body).await?;
-                    close
+                    After::Next
                 }
             };
-            if close {
-                self.socket.shutdown().await?;
-                return Ok(Ended::Closed);
+            match after {
+                After::Next | After::NextIfTold => {}
+                After::NextPast(body) => Box::pin(self.skip(body)).await?,
+                After::End => return self.socket.shutdown().await,
+                After::EndUnread => return Box::pin(self.linger()).await,
             }
             if !self.unread.is_empty() {
                 // The start of the next head came with the last one.
@@ -172,13 +180,10 @@ impl<R: Respond> Conversation<'_, R> {
             let mut room = Room::new();
             let (head, length) = match head::read(&input[start..end], &mut room) {
                 Told::Head(head, length) => (head, length),
-                Told::Other => {
-                    self.socket.give_back(&input[start..end]);
-                    return Poll::Ready(Ok(Turn::Ended(Ended::Other)));
-                }
+                Told::Refused(refusal) => return refused(refusal, &input[start..end]),
                 Told::Incomplete if end - start == input.len() => {
-                    self.socket.give_back(&input[start..end]);
-                    return Poll::Ready(Ok(Turn::Ended(Ended::Other)));
+                    let refusal = Refusal::of_length(&input[start..end]);
+                    return refused(refusal, &input[start..end]);
                 }
                 Told::Incomplete => {
                     input.copy_within(start..end, 0);
@@ -186,7 +191,7 @@ impl<R: Respond> Conversation<'_, R> {
                     let mut free = ReadBuf::new(&mut input[end..]);
                     match self.socket.poll_take(context, &mut free) {
                         Poll::Ready(Ok(())) if free.filled().is_empty() => {
-                            return Poll::Ready(Ok(Turn::Ended(Ended::Closed)));
+                            return Poll::Ready(Ok(Turn::Ended));
                         }
                         Poll::Ready(Ok(())) => end += free.filled().len(),
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -201,9 +206,9 @@ impl<R: Respond> Conversation<'_, R> {
                     continue;
                 }
             };
-            let close = head.close || self.lifecycle.phase() >= Phase::Draining;
+            let stays = head.after == After::Next && self.lifecycle.phase() < Phase::Draining;
             let turn = match head.plain {
-                Some(plain) if !close => {
+                Some(plain) if stays => {
                     let paper = (&mut *output, &mut *date);
                     remembered::with(|memory| {
                         self.remembered(context, &head, &plain, memory, paper)
@@ -216,20 +221,31 @@ impl<R: Respond> Conversation<'_, R> {
                     start += length;
                     continue;
                 }
-                Some(Done::Part(rest, body)) => Turn::Rest(rest, body, close),
+                Some(Done::Part(rest, body)) => Turn::Rest(rest, body),
                 None => {
-                    let Some(request) = head.request() else {
-                        self.socket.give_back(&input[start..end]);
-                        return Poll::Ready(Ok(Turn::Ended(Ended::Other)));
+                    let request = match head.request() {
+                        Ok(request) => request,
+                        Err(refusal) => return refused(refusal, &input[start..end]),
                     };
                     let key = head.plain.and_then(|plain| Key::of(head.target, &plain));
-                    Turn::Ask(Box::new(request), key, close)
+                    let manner = Manner {
+                        after: head.after,
+                        bodiless: request.method == Method::HEAD,
+                        chunks: request.version == Version::HTTP_11,
+                    };
+                    Turn::Ask(Box::new(request), key, manner)
                 }
             };
             self.unread.extend_from_slice(&input[start + length..end]);
             return Poll::Ready(Ok(turn));
         }
     }
+}
+
+/// With as much of what came as tells what it was.
+fn refused(refusal: Refusal, came: &[u8]) -> Poll<io::Result<Turn>> {
+    let start = &came[..came.len().min(refuse::MOST_LINE)];
+    Poll::Ready(Ok(Turn::Refuse(refusal, start.to_vec())))
 }
 
 /// A remembered answer, sent.
@@ -283,7 +299,7 @@ impl<R: Respond> Conversation<'_, R> {
             Poll::Pending => 0,
         };
         let ended = Instant::now();
-        self.respond.remembered(status, ended - now);
+        self.respond.answered(&Method::GET, status, ended - now);
         let from = (sent.saturating_sub(head) as u64).min(length);
         if sent >= head && from == length && !self.socket.keeps_back(context)? {
             self.pulse.exchanged(ended);
@@ -312,7 +328,7 @@ impl<R: Respond> Conversation<'_, R> {
     /// The same for a request that is being answered from memory.
     fn visit(&self, request: &Head<'_>, answer: &Answer, began: Instant) -> Option<Arc<Visit>> {
         self.remote?;
-        let mut request = request.request()?;
+        let mut request = request.request().ok()?;
         self.note(&mut request, began);
         let visit = Visit::of(&request.extensions)?;
         visit.asks(&answer.reference);
@@ -344,35 +360,52 @@ impl<R: Respond> Conversation<'_, R> {
         log.write(&asked, &answered);
     }
 
-    /// Sends what the recipe says, and remembers it if it will stand. Whether the connection is to be closed.
+    /// Sends what the recipe says, and remembers it if it will stand.
     async fn send(
         &mut self,
         response: Response<Body>,
         key: Option<Key>,
-        close: bool,
-    ) -> io::Result<bool> {
-        let close = close || self.lifecycle.phase() >= Phase::Draining;
+        manner: Manner,
+    ) -> io::Result<After> {
         let (head, body) = response.into_parts();
+        let mut after = manner.after;
+        let unmeasured = !body.is_measured() && !manner.bodiless;
+        let chunks = unmeasured && manner.chunks;
+        if unmeasured && !chunks || self.lifecycle.phase() >= Phase::Draining {
+            after = after.max(After::End);
+        }
         let bodiless = matches!(
             head.status,
             StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
         );
         let mut out = Vec::with_capacity(512);
         render::status_and_fields(&mut out, head.status, &head.headers);
-        if !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        if chunks {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        } else if !bodiless
+            && body.is_measured()
+            && !head.headers.contains_key(header::CONTENT_LENGTH)
+        {
             render::content_length(&mut out, body.length());
+        }
+        if after == After::NextIfTold {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
         }
         DESK.with_borrow_mut(|desk| {
             let now = Instant::now().into_std();
-            render::end(&mut out, desk.date.text(now), close);
+            render::end(&mut out, desk.date.text(now), after >= After::End);
         });
         if let (Some(key), Some(whole)) = (key, body.settled())
             && let Some(answer) = Answer::of(head.status, &head.headers, whole, body.visit())
         {
             remembered::with(|memory| memory.put(key, answer));
         }
-        self.write(out.into(), body).await?;
-        Ok(close)
+        if unmeasured {
+            Box::pin(self.write_unmeasured(out.into(), body, chunks)).await?;
+        } else {
+            self.write(out.into(), body).await?;
+        }
+        Ok(after)
     }
 
     /// Remembers what a client that asked whether it has the file would have got otherwise: browsers that
@@ -415,4 +448,36 @@ impl<R: Respond> Conversation<'_, R> {
             tokio::task::yield_now().await;
         }
     }
+
+    /// What nobody knows the length of: in chunks, or to the end of the connection.
+    async fn write_unmeasured(
+        &mut self,
+        head: Bytes,
+        mut body: Body,
+        chunks: bool,
+    ) -> io::Result<()> {
+        self.socket.write_all(&head).await?;
+        while let Some(piece) = poll_fn(|context| body.poll_piece(context)).await {
+            let bytes = piece?.bytes()?;
+            if bytes.is_empty() {
+                // In chunks this would be the end.
+                continue;
+            }
+            if chunks {
+                let size = format!("{:x}\r\n", bytes.len());
+                let mut chunk = size.as_bytes().chain(bytes).chain(&b"\r\n"[..]);
+                self.socket.write_all_buf(&mut chunk).await?;
+            } else {
+                self.socket.write_all(&bytes).await?;
+            }
+            self.socket.flush().await?;
+        }
+        if chunks {
+            self.socket.write_all(b"0\r\n\r\n").await?;
+        }
+        self.socket.flush().await
+    }
 }
+
+#[cfg(test)]
+mod tests;

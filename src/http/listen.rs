@@ -17,9 +17,8 @@ use super::transport::{Protocol, Transport};
 use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn;
@@ -199,12 +198,10 @@ async fn converse(stream: TcpStream, respond: Arc<impl Respond>, terms: Terms) {
     let Some((mut socket, protocol)) = opened else {
         return;
     };
-    if protocol == Protocol::Http1 {
-        let mut ended = http1::Ended::Closed;
-        {
-            let mut conversation = pin!(async {
-                ended = http1::converse(&mut socket, &pulse, &lifecycle, &*respond).await;
-            });
+    match protocol {
+        Protocol::Http1 => {
+            let conversation = http1::converse(&mut socket, &pulse, &lifecycle, &*respond);
+            let mut conversation = pin!(conversation);
             // Until then a request on an idle connection is answered, with `Connection: close`.
             let ending = lifecycle.reached(Phase::Stopping);
             let watched = watch(&pulse, conversation.as_mut(), ending).await;
@@ -212,18 +209,14 @@ async fn converse(stream: TcpStream, respond: Arc<impl Respond>, terms: Terms) {
                 finish(&pulse, conversation).await;
             }
         }
-        if ended == http1::Ended::Closed {
-            return;
-        }
+        // What few connections need is not room that all of them hold.
+        Protocol::Http2 => Box::pin(http2(socket, pulse, respond, lifecycle)).await,
     }
-    // What few connections need is not room that all of them hold.
-    Box::pin(by_hyper(socket, protocol, pulse, respond, lifecycle)).await;
 }
 
-/// The rest of a connection: HTTP/2, or HTTP/1 that is out of the ordinary.
-async fn by_hyper(
+/// A connection of HTTP/2, by hyper.
+async fn http2(
     socket: Socket,
-    protocol: Protocol,
     pulse: Arc<Pulse>,
     respond: Arc<impl Respond>,
     lifecycle: Lifecycle,
@@ -231,11 +224,11 @@ async fn by_hyper(
     let asked = Arc::new(Notify::new());
     let remote = respond.access_log().map(|_| socket.remote());
     let service = {
-        let (pulse, lifecycle, asked) = (pulse.clone(), lifecycle.clone(), asked.clone());
+        let (pulse, asked) = (pulse.clone(), asked.clone());
         service_fn(move |request: Request<Incoming>| {
             let mut answering = pulse.answer();
             asked.notify_one();
-            let (respond, lifecycle) = (respond.clone(), lifecycle.clone());
+            let respond = respond.clone();
             // Boxed: hyper moves it several times, and spawns it for each stream of HTTP/2.
             Box::pin(async move {
                 let (mut request, _) = request.into_parts();
@@ -243,63 +236,41 @@ async fn by_hyper(
                     let now = Instant::now().into_std();
                     Visit::begin(log, remote, now, &mut request);
                 }
-                let mut response = answered(&*respond, &request).await;
-                if request.version <= Version::HTTP_11 && lifecycle.phase() >= Phase::Draining {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
+                let response = answered(&*respond, &request).await;
                 Ok::<_, Infallible>(response.map(|body| {
-                    let windows = protocol == Protocol::Http2;
-                    answering.offers(windows && !body.is_end_stream());
-                    Watched::new(body, answering, windows)
+                    answering.offers(!body.is_end_stream());
+                    Watched::new(body, answering)
                 }))
             })
         })
     };
-    match protocol {
-        Protocol::Http1 => {
-            let connection = conn::http1::Builder::new()
-                .max_buf_size(MOST_HEAD)
-                .half_close(true)
-                .serve_connection(TokioIo::new(socket), service);
-            let mut connection = pin!(connection);
-            // Until then a request on an idle connection is answered, with `Connection: close`.
-            let ending = lifecycle.reached(Phase::Stopping);
-            if watch(&pulse, connection.as_mut(), ending).await == Ended::Asked {
-                connection.as_mut().graceful_shutdown();
-                finish(&pulse, connection).await;
-            }
+    let connection = conn::http2::Builder::new(Streams)
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(MOST_HEAD).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .max_local_error_reset_streams(MOST_ERRORS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    let ending = async {
+        lifecycle.reached(Phase::Draining).await;
+        // One that was opened meanwhile is answered before it is sent elsewhere.
+        tokio::select! {
+            () = asked.notified() => {}
+            () = lifecycle.reached(Phase::Stopping) => {}
         }
-        Protocol::Http2 => {
-            let connection = conn::http2::Builder::new(Streams)
-                .timer(TokioTimer::new())
-                .max_header_list_size(u32::try_from(MOST_HEAD).unwrap_or(u32::MAX))
-                .max_concurrent_streams(MOST_STREAMS)
-                .max_pending_accept_reset_streams(MOST_RESETS)
-                .max_local_error_reset_streams(MOST_ERRORS)
-                .keep_alive_interval(PING)
-                .keep_alive_timeout(PING)
-                .serve_connection(TokioIo::new(socket), service);
-            let mut connection = pin!(connection);
-            let ending = async {
-                lifecycle.reached(Phase::Draining).await;
-                // One that was opened meanwhile is answered before it is sent elsewhere.
-                tokio::select! {
-                    () = asked.notified() => {}
-                    () = lifecycle.reached(Phase::Stopping) => {}
-                }
-            };
-            match watch(&pulse, connection.as_mut(), ending).await {
-                Ended::Closed => {}
-                Ended::Asked => {
-                    connection.as_mut().graceful_shutdown();
-                    finish(&pulse, connection).await;
-                }
-                Ended::Due => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = tokio::time::timeout(LAST_WORD, connection).await;
-                }
-            }
+    };
+    match watch(&pulse, connection.as_mut(), ending).await {
+        Ended::Closed => {}
+        Ended::Asked => {
+            connection.as_mut().graceful_shutdown();
+            finish(&pulse, connection).await;
+        }
+        Ended::Due => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(LAST_WORD, connection).await;
         }
     }
 }
@@ -312,7 +283,7 @@ async fn answered(respond: &impl Respond, request: &Parts) -> Response<Body> {
     }
     let began = Instant::now();
     if let Some(response) = remembered::recall(request) {
-        respond.remembered(response.status(), began.elapsed());
+        respond.answered(&Method::GET, response.status(), began.elapsed());
         return response;
     }
     let response = respond.respond(request).await;
@@ -395,12 +366,10 @@ async fn finish<C: Future>(pulse: &Pulse, mut connection: Pin<&mut C>) {
     }
 }
 
-/// A body that counts as being answered until it is dropped.
+/// A body of HTTP/2, which clients take by windows: counts as being answered until it is dropped.
 struct Watched {
     body: Body,
     answering: Answering,
-    /// The client takes it by windows (HTTP/2).
-    windows: bool,
     /// Counts what it takes, where that may last.
     taken: Option<Taken>,
     /// The last byte, see [`streams::WATCHED`].
@@ -408,13 +377,12 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(body: Body, answering: Answering, windows: bool) -> Watched {
+    fn new(body: Body, answering: Answering) -> Watched {
         let lasts = !body.is_measured() || body.length() > streams::WATCHED;
         Watched {
             body,
             answering,
-            windows,
-            taken: (windows && lasts).then(Taken::default),
+            taken: lasts.then(Taken::default),
             last: None,
         }
     }
@@ -448,10 +416,8 @@ impl http_body::Body for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Piece>>>> {
         let polled = self.poll_piece(context);
-        if self.windows {
-            self.answering.offers(polled.is_ready());
-            streams::handed_on(polled.is_ready(), self.taken.as_ref());
-        }
+        self.answering.offers(polled.is_ready());
+        streams::handed_on(polled.is_ready(), self.taken.as_ref());
         polled.map_ok(|bytes| Frame::data(Piece::new(bytes, self.taken.as_ref())))
     }
 

@@ -4,13 +4,13 @@
 use super::body::Body;
 use crate::access_log::AccessLog;
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use std::future::Future;
 use std::time::Duration;
 
-/// Bytes of a request's head at most, and of what hyper buffers of it.
-/// hyper's own limit of 100 fields stands: naming one, the same too, costs an allocation a request.
+/// Bytes of a request's head at most.
 pub(super) const MOST_HEAD: usize = 64 << 10;
+
 /// Who answers what a listener hears.
 pub(crate) trait Respond: Send + Sync + 'static {
     /// Answers a request whose body is not looked at.
@@ -21,8 +21,8 @@ pub(crate) trait Respond: Send + Sync + 'static {
         self.respond(request)
     }
 
-    /// A GET was answered as [`Respond::respond`] did a moment ago, without asking it.
-    fn remembered(&self, status: StatusCode, elapsed: Duration);
+    /// A request was answered without asking [`Respond::respond`]: as it did a moment ago, or with a refusal.
+    fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration);
 
     /// Where answers are written down, if they are.
     fn access_log(&self) -> Option<&AccessLog> {

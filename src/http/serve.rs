@@ -493,9 +493,12 @@ fn complete(
 }
 
 /// HEAD: the same head, the length of the body that GET would send, no body.
-fn without_body(response: Response<Body>) -> Response<Body> {
+pub(super) fn without_body(response: Response<Body>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
-    if head.status != StatusCode::NOT_MODIFIED && body.is_measured() {
+    if !body.is_measured() {
+        return Response::from_parts(head, Body::unmeasured());
+    }
+    if head.status != StatusCode::NOT_MODIFIED {
         let length = HeaderValue::from(body.length());
         head.headers.insert(header::CONTENT_LENGTH, length);
     }

@@ -107,7 +107,7 @@ impl Respond for Shared {
         self.access_log.as_ref()
     }
 
-    fn remembered(&self, status: StatusCode, elapsed: Duration) {
-        self.metrics.served(&Method::GET, status, elapsed);
+    fn answered(&self, method: &Method, status: StatusCode, elapsed: Duration) {
+        self.metrics.served(method, status, elapsed);
     }
 }

@@ -1,6 +1,6 @@
 //! A client's socket and the clock that runs beside it.
 //!
-//! hyper has one timer, for heads, and starts it anew (with an allocation) for each request; it also
+//! hyper's HTTP/1 has one timer, for heads, and starts it anew (with an allocation) for each request; it also
 //! counts the pause between requests. Here the socket notes what it is doing on a [`Pulse`], two
 //! numbers, and the connection's one timer looks at them when it fires or when they call for less
 //! time than it was set to: a request in steady state touches no timer.
@@ -8,7 +8,6 @@
 use super::frames::Frames;
 use super::transport::{Protocol, Transport};
 use crate::images::FileNode;
-use bytes::Bytes;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -16,7 +15,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
@@ -167,7 +166,7 @@ impl Pulse {
             (false, _) => {
                 self.blocked.store(0, Ordering::Relaxed);
                 if self.idle.load(Ordering::Relaxed) > 0 {
-                    // The end of an answer that hyper held: the pause begins when it is taken.
+                    // The end of an answer that was held back: the pause begins when it is taken.
                     self.idle.store(self.now(), Ordering::Relaxed);
                 }
             }
@@ -214,13 +213,10 @@ impl Drop for Answering {
 pub(super) struct Socket {
     stream: Transport,
     pulse: Arc<Pulse>,
-    protocol: Protocol,
     start: [u8; PREFACE.len()],
     /// Bytes of `start` that were read, and those of them that were given back.
     taken: usize,
     given: usize,
-    /// To be read again.
-    returned: Bytes,
     /// What is being written, in HTTP/2.
     frames: Option<Box<Frames>>,
 }
@@ -230,21 +226,14 @@ impl Socket {
         Socket {
             stream,
             pulse,
-            protocol: Protocol::Http1,
             start: [0; PREFACE.len()],
             taken: 0,
             given: 0,
-            returned: Bytes::new(),
             frames: None,
         }
     }
 
-    /// The bytes are to be read again, before any other.
-    pub(super) fn give_back(&mut self, bytes: &[u8]) {
-        self.returned = Bytes::copy_from_slice(bytes);
-    }
-
-    /// Reads without a note on the pulse: for who knows better when a head begins.
+    /// Reads; the bytes that told the protocol come again.
     pub(super) fn poll_take(
         &mut self,
         context: &mut Context<'_>,
@@ -254,11 +243,6 @@ impl Socket {
             let count = into.remaining().min(self.taken - self.given);
             into.put_slice(&self.start[self.given..self.given + count]);
             self.given += count;
-            return Poll::Ready(Ok(()));
-        }
-        if !self.returned.is_empty() {
-            let count = into.remaining().min(self.returned.len());
-            into.put_slice(&self.returned.split_to(count));
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_read(context, into)
@@ -358,20 +342,18 @@ impl Socket {
 
     async fn spoken(&mut self) -> io::Result<Protocol> {
         if let Some(agreed) = self.stream.agreed() {
-            self.protocol = agreed;
             return Ok(agreed);
         }
         while self.start[..self.taken] == PREFACE[..self.taken] {
             if self.taken == PREFACE.len() {
-                self.protocol = Protocol::Http2;
-                break;
+                return Ok(Protocol::Http2);
             }
             match self.stream.read(&mut self.start[self.taken..]).await? {
                 0 => break,
                 read => self.taken += read,
             }
         }
-        Ok(self.protocol)
+        Ok(Protocol::Http1)
     }
 }
 
@@ -381,12 +363,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        ready!(self.poll_take(context, into))?;
-        if into.filled().len() > before && self.protocol == Protocol::Http1 {
-            self.pulse.read();
-        }
-        Poll::Ready(Ok(()))
+        self.poll_take(context, into)
     }
 }
 

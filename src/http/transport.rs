@@ -15,7 +15,7 @@ const ALPN_HTTP2: &[u8] = b"h2";
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// HTTP/1.0 or 1.1, or something that hyper will refuse as such.
+    /// HTTP/1.0 or 1.1, or something that is refused as such.
     Http1,
     /// HTTP/2, by prior knowledge or by ALPN.
     Http2,

@@ -1,16 +1,17 @@
-//! The head of a request, as far as it can be told without copying it.
+//! The head of a request, as far as it can be told without copying it, and what is wrong with one.
 //!
-//! Stricter than RFC 9112 asks: what is not plainly a GET or HEAD of HTTP/1.1 without a body is
-//! [`Told::Other`], and hyper's to judge, so that there is one opinion on every odd request.
+//! Of a plain GET or HEAD of HTTP/1.1 nothing but its fields is looked at; what is odd about any other is
+//! [`framing`](super::framing)'s to judge.
 
+use super::framing::{self, After, Refusal};
 use crate::http::plain::{Kind, Plain, kind};
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use std::mem::MaybeUninit;
 
-/// Fields of a head; one with more is hyper's.
-const MOST_FIELDS: usize = 64;
+/// Fields of a head; one with more is refused.
+const MOST_FIELDS: usize = 100;
 
 /// What the bytes so far are.
 pub(super) enum Told<'a> {
@@ -18,18 +19,18 @@ pub(super) enum Told<'a> {
     Incomplete,
     /// A head, and how many bytes it is.
     Head(Head<'a>, usize),
-    /// Something else.
-    Other,
+    /// No head, and none will come of it.
+    Refused(Refusal),
 }
 
-/// A GET or HEAD without a body.
+/// What a request says before its body.
 pub(super) struct Head<'a> {
     pub(super) method: Method,
-    /// In origin form: starts with a slash.
+    /// In any of its forms (RFC 9112 §3.2).
     pub(super) target: &'a str,
+    version: Version,
     fields: &'a [httparse::Header<'a>],
-    /// The client wants no further answer on this connection.
-    pub(super) close: bool,
+    pub(super) after: After,
     /// Set while nothing stands against answering from memory.
     pub(super) plain: Option<Plain<'a>>,
 }
@@ -45,30 +46,41 @@ impl Room<'_> {
 
 /// Reads a head off the start of `bytes`.
 pub(super) fn read<'a>(bytes: &'a [u8], room: &'a mut Room<'a>) -> Told<'a> {
-    if !matches!(bytes.first(), None | Some(b'G' | b'H')) {
-        return Told::Other;
-    }
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(bytes, &mut room.0) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Told::Incomplete,
-        Err(_) => return Told::Other,
+        Err(error) => return Told::Refused(Refusal::of(error)),
     };
     let method = match request.method {
         Some("GET") => Method::GET,
         Some("HEAD") => Method::HEAD,
-        _ => return Told::Other,
+        other => match Method::from_bytes(other.unwrap_or_default().as_bytes()) {
+            Ok(method) => method,
+            Err(_) => return Told::Refused(Refusal::LINE),
+        },
     };
     let target = request.path.unwrap_or_default();
-    if request.version != Some(1)
-        || !target.starts_with('/')
-        // Maybe an archive, whose length nobody knows.
-        || memchr::memmem::find(target.as_bytes(), b"download=").is_some()
-        || !lines_end_in_both(&bytes[..length])
-    {
-        return Told::Other;
+    let version = match request.version {
+        Some(1) => Version::HTTP_11,
+        _ => Version::HTTP_10,
+    };
+    let plain = method == Method::GET
+        && version == Version::HTTP_11
+        && target.starts_with('/')
+        && lines_end_in_both(&bytes[..length]);
+    let head = Head {
+        method,
+        target,
+        version,
+        fields: request.headers,
+        after: After::Next,
+        plain: plain.then(Plain::default),
+    };
+    match head.understood() {
+        Ok(head) => Told::Head(head, length),
+        Err(refusal) => Told::Refused(refusal),
     }
-    understand(method, target, request.headers).map_or(Told::Other, |head| Told::Head(head, length))
 }
 
 /// A line that ends in LF alone is valid to some and not to others (RFC 9112 §2.2).
@@ -76,51 +88,45 @@ fn lines_end_in_both(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
 }
 
-/// None: not for the loop.
-fn understand<'a>(
-    method: Method,
-    target: &'a str,
-    fields: &'a [httparse::Header<'a>],
-) -> Option<Head<'a>> {
-    let (mut plain, mut decisive) = (Plain::default(), method != Method::GET);
-    let (mut hosts, mut connections, mut encodings) = (0, 0, 0);
-    let mut close = false;
-    for field in fields {
-        match kind(field.name) {
-            Kind::Host => {
-                plain.host = field.value;
-                hosts += 1;
-            }
-            Kind::Connection => {
-                connections += 1;
-                close = field.value.eq_ignore_ascii_case(b"close");
-                if connections > 1 || !(close || field.value.eq_ignore_ascii_case(b"keep-alive")) {
-                    return None;
+impl<'a> Head<'a> {
+    fn understood(mut self) -> Result<Head<'a>, Refusal> {
+        let (mut plain, mut decisive) = (Plain::default(), false);
+        let (mut hosts, mut connections, mut encodings) = (0, 0, 0);
+        let (mut close, mut odd) = (false, self.version != Version::HTTP_11);
+        for field in self.fields {
+            match kind(field.name) {
+                Kind::Host => {
+                    plain.host = field.value;
+                    hosts += 1;
                 }
+                Kind::Connection => {
+                    connections += 1;
+                    close = field.value.eq_ignore_ascii_case(b"close");
+                    odd |= connections > 1
+                        || !(close || field.value.eq_ignore_ascii_case(b"keep-alive"));
+                }
+                Kind::AcceptEncoding => {
+                    plain.accept_encoding = field.value;
+                    encodings += 1;
+                }
+                Kind::IfNoneMatch => {
+                    decisive |= plain.if_none_match.replace(field.value).is_some();
+                }
+                Kind::Harmless => {}
+                Kind::Framing => odd = true,
+                Kind::Decisive => decisive = true,
             }
-            Kind::AcceptEncoding => {
-                plain.accept_encoding = field.value;
-                encodings += 1;
-            }
-            Kind::IfNoneMatch => {
-                decisive |= plain.if_none_match.replace(field.value).is_some();
-            }
-            Kind::Harmless => {}
-            Kind::Framing => return None,
-            Kind::Decisive => decisive = true,
         }
+        self.after = match odd {
+            true => framing::after(self.version, self.fields)?,
+            false if close => After::End,
+            false => After::Next,
+        };
+        let is_plain = !decisive && !odd && hosts == 1 && encodings <= 1;
+        self.plain = self.plain.filter(|_| is_plain).map(|_| plain);
+        Ok(self)
     }
-    let plain = (!decisive && hosts == 1 && encodings <= 1).then_some(plain);
-    Some(Head {
-        method,
-        target,
-        fields,
-        close,
-        plain,
-    })
-}
 
-impl Head<'_> {
     /// The value of a field that no client sends twice.
     pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
         let mut fields = self.fields.iter();
@@ -128,19 +134,23 @@ impl Head<'_> {
         Some(field.value)
     }
 
-    /// The request, for the recipe. None: hyper has to say what is wrong with it.
-    pub(super) fn request(&self) -> Option<Parts> {
+    /// The request, for the recipe.
+    pub(super) fn request(&self) -> Result<Parts, Refusal> {
         let mut headers = HeaderMap::with_capacity(self.fields.len());
         for field in self.fields {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-            headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
+            let name = HeaderName::from_bytes(field.name.as_bytes());
+            let value = HeaderValue::from_bytes(field.value);
+            headers.append(
+                name.map_err(|_| Refusal::FIELD_NAME)?,
+                value.map_err(|_| Refusal::FIELD_VALUE)?,
+            );
         }
         let (mut request, ()) = Request::new(()).into_parts();
         request.method = self.method.clone();
-        request.uri = Uri::try_from(self.target).ok()?;
-        request.version = Version::HTTP_11;
+        request.uri = Uri::try_from(self.target).map_err(|_| Refusal::TARGET)?;
+        request.version = self.version;
         request.headers = headers;
-        Some(request)
+        Ok(request)
     }
 }
 
@@ -155,10 +165,11 @@ mod tests {
     };
 
     #[test]
-    fn only_what_is_plainly_a_get_or_head_is_taken() {
+    fn a_head_is_told_as_soon_as_it_can_be() {
         for bytes in [
             "",
             "G",
+            "POST / HTTP/1.1\r\nHost: h",
             "GET / HTTP/1.1\r\nHost: h\r\n",
             "GET / HTTP/1.1\r\nHost: h\r\n\r",
         ] {
@@ -167,32 +178,73 @@ mod tests {
                 "{bytes:?}"
             );
         }
-        for bytes in [
-            "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GETS / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "get / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET / HTTP/1.0\r\nHost: h\r\n\r\n",
-            "GET  / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET * HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET / HTTP/1.1\nHost: h\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\n\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nA: b\0\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\ntransfer-encoding: chunked\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n",
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(101));
+        for (bytes, status) in [
+            ("GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+            ("G(T / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+            ("GET / HTTP/3.7\r\nHost: h\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA : b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA: b\0\r\n\r\n", 400),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n",
+                400,
+            ),
+            ("\u{16}\u{3}\u{1}", 400),
+            (&many, 431),
         ] {
-            assert!(
-                matches!(read(bytes.as_bytes(), &mut Room::new()), Told::Other),
-                "{bytes:?}"
-            );
+            let mut room = Room::new();
+            let Told::Refused(refusal) = read(bytes.as_bytes(), &mut room) else {
+                panic!("{bytes:?}");
+            };
+            assert_eq!(refusal.status, status, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_asks_the_recipe() {
+        for (bytes, after) in [
+            ("POST / HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
+            ("GETS / HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
+            ("get / HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
+            ("GET / HTTP/1.0\r\nHost: h\r\n\r\n", After::End),
+            ("GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
+            ("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
+            ("GET / HTTP/1.1\nHost: h\r\n\r\n", After::Next),
+            ("GET / HTTP/1.1\r\nHost: h\n\r\n", After::Next),
+            ("GET / HTTP/1.1\r\nHost: h\r\n\n", After::Next),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+                After::Next,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
+                After::EndUnread,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
+                After::Next,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+                After::Next,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, x\r\n\r\n",
+                After::End,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n",
+                After::End,
+            ),
+        ] {
+            let mut room = Room::new();
+            let Told::Head(head, length) = read(bytes.as_bytes(), &mut room) else {
+                panic!("{bytes:?}");
+            };
+            assert_eq!((head.after, head.plain), (after, None), "{bytes:?}");
+            assert_eq!(length, bytes.len());
+            assert!(head.request().is_ok(), "{bytes:?}");
         }
     }
 
@@ -258,13 +310,17 @@ mod tests {
 
     #[test]
     fn a_client_that_wants_to_close_is_heard() {
-        for (field, close) in [("close", true), ("Close", true), ("keep-alive", false)] {
+        for (field, after) in [
+            ("close", After::End),
+            ("Close", After::End),
+            ("keep-alive", After::Next),
+        ] {
             let text = format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: {field}\r\n\r\n");
             let mut room = Room::new();
             let Told::Head(head, _) = read(text.as_bytes(), &mut room) else {
                 panic!("{text:?}");
             };
-            assert_eq!(head.close, close, "{field}");
+            assert_eq!(head.after, after, "{field}");
         }
     }
 }
