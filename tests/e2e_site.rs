@@ -466,14 +466,17 @@ async fn a_preflight_is_answered_without_the_registry() {
         assert_eq!(other.header("access-control-allow-origin"), None);
         assert!(other.header("vary").unwrap().starts_with("Origin"));
         // Not a preflight.
-        let answer = site.request("OPTIONS", &url, &[]).await.expect_error(405);
-        assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+        let answer = site.request("OPTIONS", &url, &[]).await.expect(204);
+        assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
+        let answer = site.request("DELETE", &url, &[]).await.expect_error(405);
+        assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
     }
     let elsewhere = registry.path("team/other:v1", "/x");
     let answer = site
         .request("OPTIONS", &elsewhere, &ask("https://app.example"))
         .await;
-    answer.expect_error(405);
+    let answer = answer.expect_error(405);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD"));
     assert_eq!(registry.requests(), 0, "the registry was asked");
     let answer = site
         .get(&registry.path("team/site:v1", "/srv/app.js"))

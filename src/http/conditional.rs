@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a representation is compared by.
 #[derive(Clone, Copy, Debug)]
@@ -140,13 +140,16 @@ fn date(value: Option<&HeaderValue>) -> Option<u64> {
         .map(|since| since.as_secs())
 }
 
-/// The Last-Modified that says something: none up to 1980-01-02 (builders write such dates for "no
-/// date"), never later than `now` (RFC 9110 §8.8.2.1).
+/// A time in seconds since 1970 that says something: not one up to 1980-01-02, which builders write for "no
+/// time", and which stand for none where there is none, as with artifacts.
+pub(super) fn told(mtime: i64) -> bool {
+    const SAYS_NOTHING: i64 = 315_619_200;
+    mtime > SAYS_NOTHING
+}
+
+/// The Last-Modified that says something ([`told`]), never later than `now` (RFC 9110 §8.8.2.1).
 pub(super) fn last_modified(mtime: Option<i64>, now: SystemTime) -> Option<u64> {
-    const SAYS_NOTHING: Duration = Duration::from_secs(315_619_200);
-    let mtime = u64::try_from(mtime?)
-        .ok()
-        .filter(|mtime| *mtime > SAYS_NOTHING.as_secs())?;
+    let mtime = u64::try_from(mtime.filter(|mtime| told(*mtime))?).ok()?;
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Some(mtime.min(now))
 }
@@ -154,6 +157,7 @@ pub(super) fn last_modified(mtime: Option<i64>, now: SystemTime) -> Option<u64> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const LM: u64 = 1_700_000_000;
 

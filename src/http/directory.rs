@@ -2,6 +2,7 @@
 
 use super::archive::Archives;
 use super::body::Body;
+use super::conditional;
 use super::error;
 use super::fields;
 use super::listing::{
@@ -191,7 +192,7 @@ fn lines(directory: &DirectoryNode, path: &[u8], rules: &Rules) -> Option<Vec<Li
             name: child.name,
             directory: file.is_none(),
             length: file.as_ref().map_or(0, |file| file.length),
-            mtime: child.mtime,
+            mtime: child.mtime.filter(|mtime| conditional::told(*mtime)),
             integrity: None,
         };
         (line, file)

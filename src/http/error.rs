@@ -85,11 +85,17 @@ pub(super) fn unsatisfiable(length: u64) -> Response<Body> {
     response
 }
 
-/// 405: says what is allowed.
-pub(super) fn method() -> Response<Body> {
-    let text = "only GET and HEAD are answered here";
+/// 405: says what is allowed. `options`: this, too.
+pub(super) fn method(options: bool) -> Response<Body> {
+    let (text, allowed) = match options {
+        false => ("only GET and HEAD are answered here", "GET, HEAD"),
+        true => (
+            "only GET, HEAD and OPTIONS are answered here",
+            super::fields::METHODS_WITH_CORS,
+        ),
+    };
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, text);
-    let allowed = HeaderValue::from_static("GET, HEAD");
+    let allowed = HeaderValue::from_static(allowed);
     response.headers_mut().insert(header::ALLOW, allowed);
     response
 }

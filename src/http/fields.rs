@@ -3,6 +3,7 @@
 //! CORS (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Pure.
 
 use super::body::Body;
+use super::error;
 use crate::config::{CorsConfig, ResourcePolicy, SiteConfig};
 use crate::rules::{Headers, fields};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -152,6 +153,23 @@ pub(super) fn preflight(site: &SiteConfig, request: &HeaderMap) -> Option<Respon
         );
     }
     Some(response)
+}
+
+/// Methods where there is CORS.
+pub(super) const METHODS_WITH_CORS: &str = "GET, HEAD, OPTIONS";
+
+/// The answer to what is no preflight, and neither GET nor HEAD (RFC 9110 §9.3.7, §15.5.6). `site`: what the
+/// configuration says of the image that is named, if it is served.
+pub(super) fn other_method(method: &Method, site: Option<&SiteConfig>) -> Response<Body> {
+    let options = site.is_some_and(|site| !site.cors.origins.is_empty());
+    if !options || *method != Method::OPTIONS {
+        return error::method(options);
+    }
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allowed = HeaderValue::from_static(METHODS_WITH_CORS);
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
 }
 
 fn list<'a>(first: &'static str, more: impl Iterator<Item = &'a str>) -> HeaderValue {
@@ -372,6 +390,23 @@ mod tests {
         assert_eq!(get(&no, "access-control-allow-methods"), None);
         for response in [yes, no] {
             assert!(get(&response, "vary").unwrap().starts_with("Origin, "));
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_not_allowed_is_told_which_are() {
+        let (without, mut with) = (SiteConfig::default(), SiteConfig::default());
+        with.cors = cors(&["https://a.example"]);
+        for (method, site, status, allow) in [
+            (Method::POST, None, 405, "GET, HEAD"),
+            (Method::OPTIONS, None, 405, "GET, HEAD"),
+            (Method::OPTIONS, Some(&without), 405, "GET, HEAD"),
+            (Method::POST, Some(&with), 405, "GET, HEAD, OPTIONS"),
+            (Method::OPTIONS, Some(&with), 204, "GET, HEAD, OPTIONS"),
+        ] {
+            let response = other_method(&method, site);
+            assert_eq!(response.status(), status, "{method}");
+            assert_eq!(get(&response, "allow"), Some(allow), "{method}");
         }
     }
 

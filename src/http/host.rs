@@ -3,7 +3,8 @@
 
 use http::header;
 use http::request::Parts;
-use http::{HeaderMap, Uri, Version};
+use http::uri::Scheme;
+use http::{HeaderMap, Method, Uri, Version};
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
@@ -26,8 +27,28 @@ pub(super) enum HostError {
     Number,
     #[error("the Host is not a host name or address with a port at most (RFC 9110 §7.2)")]
     Grammar,
+    #[error("the target of the request is neither a path nor an http or https URL (RFC 9112 §3.2)")]
+    Form,
     #[error("Host and :authority differ (RFC 9113 §8.3.1)")]
     Differs,
+}
+
+/// Whether the target has a form that its method may have (RFC 9112 §3.2, RFC 9113 §8.3.1), of a scheme that
+/// we serve. What comes after it may take it for a path.
+pub(super) fn check_form(method: &Method, target: &Uri) -> Result<(), HostError> {
+    let served = target
+        .scheme()
+        .is_none_or(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+    let fits = match (method, target.path()) {
+        // An authority alone.
+        (&Method::CONNECT, _) => true,
+        (&Method::OPTIONS, "*") => true,
+        (_, path) => path.starts_with('/'),
+    };
+    match served && fits {
+        true => Ok(()),
+        false => Err(HostError::Form),
+    }
 }
 
 /// The host of a request. None: an HTTP/1.0 request that names none.
@@ -130,6 +151,31 @@ mod tests {
         Host {
             name: name.into(),
             port,
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_an_url_of_ours() {
+        for (method, target, fits) in [
+            ("GET", "/", true),
+            ("GET", "/docs", true),
+            ("GET", "//h/docs", true),
+            ("GET", "docs", false),
+            ("GET", "docs:80", false),
+            ("GET", "*", false),
+            ("HEAD", "*", false),
+            ("OPTIONS", "*", true),
+            ("OPTIONS", "docs", false),
+            ("GET", "http://h", true),
+            ("GET", "http://h/docs", true),
+            ("GET", "HTTPS://h/docs", true),
+            ("GET", "ftp://h/docs", false),
+            ("POST", "ws://h/docs", false),
+            ("CONNECT", "h:80", true),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let form = check_form(&method, &target.parse().unwrap());
+            assert_eq!(form.is_ok(), fits, "{method} {target}");
         }
     }
 

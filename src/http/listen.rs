@@ -17,8 +17,9 @@ use super::transport::{Protocol, Transport};
 use crate::metrics::Metrics;
 use crate::shutdown::{Lifecycle, Phase};
 use bytes::Bytes;
+use http::header::{self, Entry, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn;
@@ -236,7 +237,8 @@ async fn http2(
                     let now = Instant::now().into_std();
                     Visit::begin(log, remote, now, &mut request);
                 }
-                let response = answered(&*respond, &request).await;
+                let mut response = answered(&*respond, &request).await;
+                measure(&mut response);
                 Ok::<_, Infallible>(response.map(|body| {
                     answering.offers(!body.is_end_stream());
                     Watched::new(body, answering)
@@ -271,6 +273,20 @@ async fn http2(
         Ended::Due => {
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(LAST_WORD, connection).await;
+        }
+    }
+}
+
+/// Says of a body of nothing that it is one (RFC 9110 §8.6): hyper ends such a stream with its head and
+/// leaves it at that, so that a client cannot tell it from a body that was cut.
+fn measure(response: &mut Response<Body>) {
+    let status = response.status();
+    let none = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let empty = response.body().is_measured() && response.body().length() == 0;
+    if empty && !none && !status.is_informational() {
+        let headers = response.headers_mut();
+        if let Entry::Vacant(entry) = headers.entry(header::CONTENT_LENGTH) {
+            entry.insert(HeaderValue::from(0));
         }
     }
 }

@@ -113,15 +113,20 @@ impl Serve {
     }
 
     async fn recipe(&self, request: &Parts) -> Result<Response<Body>, Response<Body>> {
-        let host = host::of_request(request)
-            .map_err(|failed| error::error(StatusCode::BAD_REQUEST, &failed.to_string()))?;
+        let bad =
+            |failed: host::HostError| error::error(StatusCode::BAD_REQUEST, &failed.to_string());
+        host::check_form(&request.method, &request.uri).map_err(bad)?;
+        let host = host::of_request(request).map_err(bad)?;
         let serves = self.hosts.of(host.as_ref());
         if fields::is_preflight(request)
             && let Some(answer) = Box::pin(self.preflight(&serves, request)).await
         {
             return Ok(answer);
         }
-        admit(request)?;
+        if request.method != Method::GET && request.method != Method::HEAD {
+            return Err(Box::pin(self.other_method(&serves, request)).await);
+        }
+        no_websocket(&request.headers)?;
         let deadline = Deadline::after(self.timeout);
         let asked = asked(self.target(&serves, request.uri.path()).await?, deadline)?;
         let reference = &asked.target.reference;
@@ -182,6 +187,13 @@ impl Serve {
         fields::preflight(site, &request.headers)
     }
 
+    /// Step 1, for methods that no file has. Never asks a registry.
+    async fn other_method(&self, serves: &Serves<'_>, request: &Parts) -> Response<Body> {
+        let target = self.target(serves, request.uri.path()).await.ok();
+        let site = target.and_then(|target| self.site(serves, &target.reference));
+        fields::other_method(&request.method, site)
+    }
+
     /// What the configuration says of answers with this reference's files. None: it is not served. Never waits.
     pub(super) fn site<'a>(
         &'a self,
@@ -213,11 +225,6 @@ impl Serve {
                     .ok_or_else(|| no_origin(label))?,
             },
         };
-        // RFC 9112 §3.2.4: an asterisk is for OPTIONS.
-        if !raw.starts_with('/') {
-            let text = "the target of the request is not a path";
-            return Err(error::error(StatusCode::BAD_REQUEST, text));
-        }
         Ok(Target {
             reference,
             reference_text: "",
@@ -425,11 +432,8 @@ impl Serve {
 }
 
 /// Step 1.
-fn admit(request: &Parts) -> Result<(), Response<Body>> {
-    if request.method != Method::GET && request.method != Method::HEAD {
-        return Err(error::method());
-    }
-    if asks_for_websocket(&request.headers) {
+fn no_websocket(headers: &HeaderMap) -> Result<(), Response<Body>> {
+    if asks_for_websocket(headers) {
         let text = "no websocket is served here";
         return Err(error::error(StatusCode::NOT_FOUND, text));
     }
@@ -531,33 +535,19 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    /// Method, request fields, the status of a refusal.
-    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<u16>);
-
     #[test]
-    fn methods_and_upgrades_are_admitted_or_refused() {
-        let table: [Case<'_>; 9] = [
-            ("GET", &[], None),
-            ("HEAD", &[], None),
-            ("POST", &[], Some(405)),
-            ("OPTIONS", &[], Some(405)),
-            ("BREW", &[], Some(405)),
-            ("GET", &[("upgrade", "websocket")], Some(404)),
-            ("GET", &[("upgrade", "h2c, WebSocket")], Some(404)),
-            (
-                "GET",
-                &[("connection", "upgrade"), ("upgrade", "h2c")],
-                None,
-            ),
-            ("GET", &[("connection", "upgrade")], None),
+    fn a_websocket_is_not_served_and_other_upgrades_are_ignored() {
+        let table: [(&[(&str, &str)], bool); 5] = [
+            (&[], true),
+            (&[("upgrade", "websocket")], false),
+            (&[("upgrade", "h2c, WebSocket")], false),
+            (&[("connection", "upgrade"), ("upgrade", "h2c")], true),
+            (&[("connection", "upgrade")], true),
         ];
-        for (method, fields, refused) in table {
-            let refusal = admit(&request(method, fields)).err();
-            let status = refusal.as_ref().map(|refusal| refusal.status().as_u16());
-            assert_eq!(status, refused, "{method} {fields:?}");
-            if refused == Some(405) {
-                assert_eq!(refusal.unwrap().headers()["allow"], "GET, HEAD");
-            }
+        for (fields, served) in table {
+            let refusal = no_websocket(&request("GET", fields).headers).err();
+            let status = refusal.map(|refusal| refusal.status().as_u16());
+            assert_eq!(status, (!served).then_some(404), "{fields:?}");
         }
     }
 

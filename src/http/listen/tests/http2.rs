@@ -3,6 +3,31 @@
 use super::*;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+#[test]
+fn an_empty_body_is_said_to_be_one() {
+    let table = [
+        (200, Body::default(), None, Some("0")),
+        (404, Body::default(), None, Some("0")),
+        (200, Body::default(), Some("7"), Some("7")),
+        (204, Body::default(), None, None),
+        (304, Body::default(), None, None),
+        (200, Body::from("a".to_owned()), None, None),
+        (200, Body::unmeasured(), None, None),
+    ];
+    for (status, body, said, expected) in table {
+        let mut response = Response::new(body);
+        *response.status_mut() = status.try_into().unwrap();
+        if let Some(said) = said {
+            let said = HeaderValue::from_static(said);
+            response.headers_mut().insert(header::CONTENT_LENGTH, said);
+        }
+        measure(&mut response);
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        let length = length.map(|length| length.to_str().unwrap());
+        assert_eq!(length, expected, "{status}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn http_2_without_a_whole_head_is_closed_before_the_limit() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
