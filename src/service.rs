@@ -181,7 +181,7 @@ impl Service {
             access_log.reopen();
         }
         if let Some(certificates) = &self.certificates {
-            certificates.look();
+            certificates.look(true);
         }
     }
 

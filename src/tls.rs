@@ -3,7 +3,8 @@
 //! What a caller may rely on: a connection gets the pair that was the last usable one when it came;
 //! certificate and key change together or not at all. Files may be replaced in any way (renamed over,
 //! written in place, swapped behind a symlink as Kubernetes does): every few seconds a look at what the
-//! paths lead to says so. A pair that cannot be used is logged once, and the one before stays in use.
+//! paths lead to says so. A pair that cannot be used is logged, once for each way in which it cannot, and
+//! the one before stays in use; whoever asks for a look (SIGHUP) is told what came of it each time.
 
 use crate::config::TlsConfig;
 use rustls::ServerConfig;
@@ -44,8 +45,22 @@ struct Inner {
 #[derive(Debug)]
 struct Seen {
     stamps: Stamps,
-    /// The pair with these stamps cannot be used, and that was not logged yet: it may be half of a change.
-    unsaid: Option<String>,
+    /// The files cannot be used: why, and whether that was logged. Not at once, for they may be in the
+    /// middle of a change.
+    fault: Option<(String, bool)>,
+}
+
+/// What came of a look.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// Nothing that is to be logged.
+    Nothing,
+    /// The files hold the pair that is in use.
+    Same,
+    /// Another pair is in use now.
+    Anew,
+    /// They cannot be used.
+    Fault(String),
 }
 
 /// What tells a file from its successor: device, inode, size, and the times of its change in nanoseconds.
@@ -68,7 +83,7 @@ impl Certificates {
             current: RwLock::new(Arc::new(pair)),
             seen: Mutex::new(Seen {
                 stamps,
-                unsaid: None,
+                fault: None,
             }),
         })))
     }
@@ -96,40 +111,64 @@ impl Certificates {
             tokio::time::sleep(LOOK).await;
             let certificates = self.clone();
             // A file may lie on a network.
-            let looked = tokio::task::spawn_blocking(move || certificates.look()).await;
+            let looked = tokio::task::spawn_blocking(move || certificates.look(false)).await;
             if let Err(error) = looked {
                 tracing::error!(%error, "looking at the certificate's files failed");
             }
         }
     }
 
-    /// Looks at the files; takes the pair if it is a new one that can be used.
-    pub fn look(&self) {
+    /// Looks at the files; takes the pair if it is a new one that can be used. `asked`: by somebody who
+    /// wants to know what came of it.
+    pub fn look(&self, asked: bool) {
+        let cert = self.0.cert.display();
+        match self.found(asked) {
+            Found::Nothing => {}
+            Found::Same => tracing::info!("tls.cert: {cert}: read, it is the one in use"),
+            Found::Anew => tracing::info!("tls.cert: {cert}: read anew"),
+            Found::Fault(error) => {
+                tracing::error!("{error}; the certificate that was read before stays in use");
+            }
+        }
+    }
+
+    fn found(&self, asked: bool) -> Found {
         let inner = &*self.0;
         let mut seen = inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Before reading: what changes meanwhile is seen by the next look.
         let stamps = [stamp(&inner.cert), stamp(&inner.key)];
-        if stamps == seen.stamps {
-            if let Some(error) = seen.unsaid.take() {
-                tracing::error!("{error}; the certificate that was read before stays in use");
-            }
-            return;
+        // What is at fault may change where no file does: a directory's permissions, a disk.
+        if stamps == seen.stamps && seen.fault.is_none() && !asked {
+            return Found::Nothing;
         }
         seen.stamps = stamps;
         match read(&inner.cert, &inner.key, &inner.provider) {
             Ok(pair) => {
+                seen.fault = None;
                 let mut current = inner
                     .current
                     .write()
                     .unwrap_or_else(PoisonError::into_inner);
                 let same = current.cert == pair.cert;
                 *current = Arc::new(pair);
-                seen.unsaid = None;
-                if !same {
-                    tracing::info!("tls.cert: {}: read anew", inner.cert.display());
+                match same {
+                    false => Found::Anew,
+                    true if asked => Found::Same,
+                    true => Found::Nothing,
                 }
             }
-            Err(error) => seen.unsaid = Some(error),
+            Err(error) => {
+                let (known, said) = match seen.fault.take() {
+                    Some((before, said)) if before == error => (true, said),
+                    _ => (false, false),
+                };
+                let says = asked || (known && !said);
+                seen.fault = Some((error.clone(), said || says));
+                match says {
+                    true => Found::Fault(error),
+                    false => Found::Nothing,
+                }
+            }
         }
     }
 }

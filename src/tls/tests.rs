@@ -45,10 +45,6 @@ fn der((cert, _): &(String, String)) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()
 }
 
-fn unsaid(certificates: &Certificates) -> Option<String> {
-    certificates.0.seen.lock().unwrap().unsaid.clone()
-}
-
 #[test]
 fn files_that_are_replaced_are_read_anew_however_that_is_done() {
     let (first, second, third) = (pair("a"), pair("b"), pair("c"));
@@ -56,19 +52,19 @@ fn files_that_are_replaced_are_read_anew_however_that_is_done() {
     let certificates = Certificates::load(&files.config()).unwrap();
     certificates.acceptor().unwrap();
     assert_eq!(served(&certificates), der(&first));
-    certificates.look();
+    certificates.look(false);
     assert_eq!(served(&certificates), der(&first));
     // In place.
     files.write("cert.pem", &second.0);
     files.write("key.pem", &second.1);
-    certificates.look();
+    certificates.look(false);
     assert_eq!(served(&certificates), der(&second));
     // By renaming.
     files.write("new", &third.0);
     std::fs::rename(files.path("new"), files.path("cert.pem")).unwrap();
     files.write("new", &third.1);
     std::fs::rename(files.path("new"), files.path("key.pem")).unwrap();
-    certificates.look();
+    certificates.look(false);
     assert_eq!(served(&certificates), der(&third));
 }
 
@@ -91,46 +87,74 @@ fn a_swapped_symlink_of_a_directory_is_noticed() {
     symlink("..2", files.path("..data_tmp")).unwrap();
     std::fs::rename(files.path("..data_tmp"), files.path("..data")).unwrap();
     std::fs::remove_dir_all(files.path("..1")).unwrap();
-    certificates.look();
+    certificates.look(false);
     assert_eq!(served(&certificates), der(&second));
 }
 
+/// Whether a fault that was found is the one with these words.
+#[track_caller]
+fn is_fault(found: &Found, words: &str) {
+    assert!(
+        matches!(found, Found::Fault(text) if text.contains(words)),
+        "{found:?}, not {words:?}"
+    );
+}
+
 #[test]
-fn a_broken_pair_leaves_the_old_one_and_is_said_once() {
+fn a_broken_pair_leaves_the_old_one_and_each_fault_is_said_once() {
     let (first, second) = (pair("a"), pair("b"));
     let files = Files::new(&first);
     let certificates = Certificates::load(&files.config()).unwrap();
     // Half of a change: a certificate whose key is still the old one.
     files.write("cert.pem", &second.0);
-    certificates.look();
+    assert_eq!(certificates.found(false), Found::Nothing);
     assert_eq!(served(&certificates), der(&first));
-    let said = unsaid(&certificates).unwrap();
-    assert!(
-        said.contains("does not belong to the first certificate"),
-        "{said}"
-    );
-    // The other half in time: nothing to say.
+    // The other half in time: nothing to say but that.
     files.write("key.pem", &second.1);
-    certificates.look();
+    assert_eq!(certificates.found(false), Found::Anew);
     assert_eq!(served(&certificates), der(&second));
-    assert_eq!(unsaid(&certificates), None);
     // Broken, and still so at the next look: said then, and not again.
     files.write("cert.pem", "no certificate");
-    certificates.look();
-    assert!(unsaid(&certificates).is_some());
-    for _ in 0..2 {
-        certificates.look();
-        assert_eq!(unsaid(&certificates), None);
-        assert_eq!(served(&certificates), der(&second));
+    assert_eq!(certificates.found(false), Found::Nothing);
+    is_fault(&certificates.found(false), "holds no certificate");
+    assert_eq!(certificates.found(false), Found::Nothing);
+    // Another fault is another line; so is the first one when it comes back.
+    files.write("cert.pem", &first.0);
+    for words in ["does not belong to", "holds no certificate"] {
+        assert_eq!(certificates.found(false), Found::Nothing, "{words}");
+        is_fault(&certificates.found(false), words);
+        assert_eq!(certificates.found(false), Found::Nothing, "{words}");
+        files.write("cert.pem", "no certificate");
     }
+    assert_eq!(served(&certificates), der(&second));
     // Files that are gone are no reason to stop, either.
     std::fs::remove_file(files.path("key.pem")).unwrap();
-    certificates.look();
+    assert_eq!(certificates.found(false), Found::Nothing);
     assert_eq!(served(&certificates), der(&second));
     files.write("cert.pem", &first.0);
     files.write("key.pem", &first.1);
-    certificates.look();
+    assert_eq!(certificates.found(false), Found::Anew);
     assert_eq!(served(&certificates), der(&first));
+}
+
+#[test]
+fn who_asks_is_told_each_time() {
+    let (first, second) = (pair("a"), pair("b"));
+    let files = Files::new(&first);
+    let certificates = Certificates::load(&files.config()).unwrap();
+    assert_eq!(certificates.found(true), Found::Same);
+    files.write("cert.pem", &second.0);
+    for _ in 0..3 {
+        is_fault(&certificates.found(true), "does not belong to");
+        // Said already.
+        assert_eq!(certificates.found(false), Found::Nothing);
+    }
+    files.write("key.pem", "");
+    is_fault(&certificates.found(true), "holds no private key");
+    files.write("key.pem", &second.1);
+    assert_eq!(certificates.found(true), Found::Anew);
+    assert_eq!(certificates.found(true), Found::Same);
+    assert_eq!(served(&certificates), der(&second));
 }
 
 #[test]
