@@ -108,6 +108,14 @@ impl Archive {
         Ok((archive, stamp_of(&meta)))
     }
 
+    /// The file in it that says which tags there are.
+    pub fn index(&self) -> &'static str {
+        match self.made.contains_key("index.json") {
+            true => "manifest.json",
+            false => "index.json",
+        }
+    }
+
     /// The file of that name in the layout, links in the archive followed.
     pub fn find(&self, name: &str) -> Result<Option<Section>, ArchiveError> {
         if let Some(made) = self.made.get(name) {

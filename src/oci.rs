@@ -13,6 +13,7 @@ mod platform;
 mod wire;
 
 use crate::digest::Digest;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub use about::{
@@ -146,7 +147,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
 /// Whether the media type says an image configuration, so that `diff_ids` must match the layers.
 pub fn is_image_config(media_type: &str) -> bool {
     matches!(
-        essence(media_type),
+        &*essence(media_type),
         "application/vnd.oci.image.config.v1+json"
             | "application/vnd.docker.container.image.v1+json"
     )
@@ -155,7 +156,7 @@ pub fn is_image_config(media_type: &str) -> bool {
 /// Whether the media type says a manifest.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(
-        essence(media_type),
+        &*essence(media_type),
         "application/vnd.oci.image.manifest.v1+json"
             | "application/vnd.docker.distribution.manifest.v2+json"
     )
@@ -164,7 +165,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 /// Whether the media type says an index, so that an entry of an index leads to another one.
 pub fn is_index(media_type: &str) -> bool {
     matches!(
-        essence(media_type),
+        &*essence(media_type),
         "application/vnd.oci.image.index.v1+json"
             | "application/vnd.docker.distribution.manifest.list.v2+json"
     )
@@ -175,9 +176,14 @@ pub fn is_json(media_type: &str) -> bool {
     essence(media_type) == "application/json"
 }
 
-/// A media type without its parameters (`; charset=utf-8`).
-fn essence(media_type: &str) -> &str {
-    media_type.split(';').next().unwrap_or_default().trim()
+/// A media type without its parameters (`; charset=utf-8`), in lower case: it has none of its own
+/// (RFC 9110 §8.3.1).
+fn essence(media_type: &str) -> Cow<'_, str> {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    match essence.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(essence.to_ascii_lowercase()),
+        false => Cow::Borrowed(essence),
+    }
 }
 
 #[cfg(test)]

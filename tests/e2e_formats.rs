@@ -132,6 +132,26 @@ async fn the_platform_is_found_in_nested_indexes_past_attestations() {
             .image("linux/ppc64le", &Image::page("b")),
     );
     registry.push_index("team/app", "v3", &without);
+    let mut deep = Index::new().image("linux/amd64", &Image::page("deep"));
+    for _ in 0..5 {
+        deep = Index::new().index(&deep);
+    }
+    let mut wide = Index::new();
+    for number in 0..33 {
+        let other = Image::page(&number.to_string());
+        let pair = Index::new().image("linux/s390x", &other);
+        wide = wide.index(&pair.image("linux/ppc64le", &other));
+    }
+    let attested = Index::new().attestation();
+    let told = [
+        ("deep", 502, &deep, "within 5 indexes, more than the 4 "),
+        ("wide", 502, &wide, "no image within the first 32 indexes"),
+        ("empty", 404, &Index::new(), "holds no image: it is empty"),
+        ("attested", 404, &attested, "holds no image: it is empty"),
+    ];
+    for (tag, _, index, _) in &told {
+        registry.push_index("team/app", tag, index);
+    }
     let site = Site::start(&[&registry], json!({})).await;
     for tag in ["v1", "v2"] {
         let path = registry.path(&format!("team/app:{tag}"), "/index.html");
@@ -140,5 +160,10 @@ async fn the_platform_is_found_in_nested_indexes_past_attestations() {
     let answer = site.get(&registry.path("team/app:v3", "/index.html")).await;
     let text = answer.expect_error(404).text();
     assert!(text.contains("linux/ppc64le, linux/s390x"), "{text}");
+    for (tag, status, _, words) in told {
+        let path = registry.path(&format!("team/app:{tag}"), "/index.html");
+        let text = site.get(&path).await.expect_error(status).text();
+        assert!(text.contains(words), "{text}");
+    }
     site.stop().await;
 }

@@ -233,13 +233,22 @@ async fn a_layer_in_another_compression_is_not_fetched_where_the_repository_has_
     let third = registry.push("team/other", "v1", &zstd);
     let stolen = Image::of(Layer::new().file("x", "x")).diff_ids(&[&base().diff_id()]);
     registry.push("team/thief", "v1", &stolen);
+    // Other bytes in the same repository: its configuration decides, once its diff ID is here.
+    let other = Image::of(Layer::new().file("y", "y")).diff_ids(&[&base().diff_id()]);
+    registry.push("team/app", "before", &stolen);
+    let after = registry.push("team/app", "after", &other);
     let site = Site::start(&[&registry], json!({})).await;
+    let path = registry.path("team/app:before", "/index.html");
+    site.get(&path).await.expect_error(502);
     for image in ["team/app:v1", "team/app:v2"] {
         let path = registry.path(image, "/index.html");
         assert_eq!(site.get(&path).await.expect(200).text(), "base");
     }
     assert_eq!(registry.count_blob_gets(&first.layers[0]), 1);
     assert_eq!(registry.count_blob_gets(&second.layers[0]), 0);
+    let path = registry.path("team/app:after", "/index.html");
+    assert_eq!(site.get(&path).await.expect(200).text(), "base");
+    assert_eq!(registry.count_blob_gets(&after.layers[0]), 0);
     let path = registry.path("team/thief:v1", "/index.html");
     site.get(&path).await.expect_error(502);
     let path = registry.path("team/other:v1", "/index.html");

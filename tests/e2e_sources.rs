@@ -75,9 +75,13 @@ async fn images_are_served_out_of_archives_of_every_form() {
         assert_eq!(index.text(), words);
         let big = site.get("/saved.local/team/app:v1/big.bin").await;
         assert!(big.expect(200).body == noise(3, 700_000), "{words}");
-        site.get("/saved.local/team/app:v9/")
-            .await
-            .expect_error(404);
+        let answer = site.get("/saved.local/team/app:v9/").await;
+        let text = answer.expect_error(404).text();
+        let said = match words {
+            "layout" => r#"not in the archive's index.json, which has ["v1"]"#,
+            _ => r#"not in the archive's manifest.json, which has ["v1", "v2"]"#,
+        };
+        assert!(text.contains(said), "{text}");
         site.stop().await;
     }
 }
@@ -112,6 +116,10 @@ async fn an_archive_that_is_replaced_is_seen_and_one_that_is_broken_is_502() {
     let answer = site.get("/saved.local/team/app:v4/").await;
     let text = answer.expect_error(502).text();
     assert!(text.contains("is truncated"), "{text}");
+    put(b"\xfd7zXZ\0\0\x04 and so on");
+    let answer = site.get("/saved.local/team/app:v4/").await;
+    let text = answer.expect_error(502).text();
+    assert!(text.contains("the archive is xz-compressed, "), "{text}");
     site.stop().await;
 }
 

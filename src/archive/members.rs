@@ -168,14 +168,18 @@ fn block_at(file: &File, block: &mut [u8; BLOCK], position: u64) -> Result<usize
     Ok(filled)
 }
 
+/// By the magic number of what docker, podman and skopeo are piped through.
 fn compressed(start: &[u8]) -> Result<(), ArchiveError> {
     let form = match start {
         [0x1f, 0x8b, ..] => "gzip",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => "bzip2",
+        [0x04, 0x22, 0x4d, 0x18, ..] => "lz4",
         _ => return Ok(()),
     };
     Err(ArchiveError::Refused(format!(
-        "is compressed ({form}), so that no part of it can be read alone: decompress it first"
+        "is {form}-compressed, so that no part of it can be read alone: decompress it first"
     )))
 }
 
@@ -204,5 +208,30 @@ mod tests {
             );
         }
         assert_eq!(within("", b"\xff"), None);
+    }
+
+    #[test]
+    fn a_compressed_archive_is_told_by_its_first_bytes() {
+        let table: [(&[u8], Option<&str>); 9] = [
+            (b"\x1f\x8b\x08", Some("is gzip-compressed, ")),
+            (b"\x28\xb5\x2f\xfd\x04", Some("is zstd-compressed, ")),
+            (b"\xfd7zXZ\0\0\x04", Some("is xz-compressed, ")),
+            (b"BZh91AY&SY", Some("is bzip2-compressed, ")),
+            (b"\x04\x22\x4d\x18\x64", Some("is lz4-compressed, ")),
+            (b"BZhello", None),
+            (b"\xfd7zX", None),
+            (b"index.json", None),
+            (b"", None),
+        ];
+        for (start, expected) in table {
+            let said = compressed(start).err().map(|error| error.to_string());
+            let fits = match (&said, expected) {
+                (Some(said), Some(words)) => {
+                    said.starts_with(words) && said.ends_with("decompress it first")
+                }
+                (said, expected) => said.is_none() && expected.is_none(),
+            };
+            assert!(fits, "{start:?}: {said:?}");
+        }
     }
 }

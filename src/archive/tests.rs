@@ -122,8 +122,8 @@ fn hostile_archives_are_refused_by_name() {
     refused(&link(EntryType::Symlink, "b", "/etc/passwd"), "leads out");
     refused(&link(EntryType::Link, "b", "../a"), "leads out");
     refused(&link(EntryType::Fifo, "b", ""), "a device or a fifo");
-    refused(b"\x1f\x8b\x08 and so on", "is compressed (gzip)");
-    refused(b"\x28\xb5\x2f\xfd and so on", "is compressed (zstd)");
+    refused(b"\x1f\x8b\x08 and so on", "is gzip-compressed");
+    refused(b"\x28\xb5\x2f\xfd and so on", "is zstd-compressed");
     refused(&[b'x'; 2048], "checksum");
     refused(b"", "holds no index.json");
     refused(&tar_of(&[("README", b"x")]), "holds no index.json");

@@ -77,7 +77,7 @@ pub fn artifact_content(layer: &Descriptor) -> Result<Content, String> {
     let is_tar = TARS.iter().any(|tar| essence.ends_with(tar));
     // The files of a model that lie in a tar have their paths there.
     let model = annotation("org.cncf.model.filepath");
-    if CHARTS.contains(&essence) || (is_tar && model.is_some()) {
+    if CHARTS.contains(&&*essence) || (is_tar && model.is_some()) {
         return Ok(Content::Tar);
     }
     if let Some(title) = annotation("org.opencontainers.image.title") {
@@ -99,7 +99,7 @@ pub fn artifact_content(layer: &Descriptor) -> Result<Content, String> {
     if let Some(path) = model {
         return named(path, clean(path)?);
     }
-    match essence {
+    match &*essence {
         super::EMPTY => Ok(Content::Nothing),
         wasm if wasm == "application/wasm" || wasm.ends_with("+wasm") => {
             Ok(Content::File("module.wasm".into()))

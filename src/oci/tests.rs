@@ -300,3 +300,37 @@ fn the_entry_of_the_platform_is_chosen() {
         );
     }
 }
+
+#[test]
+fn media_types_have_no_case() {
+    const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    let shouted = |media_type: &str| media_type.to_ascii_uppercase();
+    assert!(is_index(&shouted(LIST)));
+    assert!(is_index(&format!("{} ; charset=UTF-8", shouted(LIST))));
+    assert!(is_manifest("Application/vnd.OCI.image.manifest.v1+JSON"));
+    assert!(is_image_config("application/vnd.oci.image.Config.v1+json"));
+    assert!(is_json("Application/JSON"));
+    // What the document calls itself, and what its answer is called where it does not.
+    let empty = r#"{"schemaVersion": 2}"#;
+    let read = parse_document(Some(&shouted(LIST)), empty.as_bytes());
+    assert!(matches!(read, Ok(Document::Index(entries)) if entries.is_empty()));
+    let named = format!(r#"{{"mediaType": "{}"}}"#, shouted(LIST));
+    assert!(matches!(
+        parse_document(None, named.as_bytes()),
+        Ok(Document::Index(_))
+    ));
+    let layer = |media_type: &str| {
+        let text = format!(
+            r#"{{"mediaType": "{media_type}", "digest": "sha256:{}", "size": 1}}"#,
+            "0".repeat(64)
+        );
+        let manifest = format!(r#"{{"schemaVersion": 2, "config": {text}, "layers": [{text}]}}"#);
+        match parse_document(None, manifest.as_bytes()) {
+            Ok(Document::Manifest(manifest)) => manifest.layers[0].clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(check_layer(&layer("a/b.TAR+GZIP")), Ok(()));
+    let refused = check_layer(&layer("a/b.tar+gzip+Encrypted"));
+    assert!(refused.is_err_and(|why| why.contains("encrypted")));
+}

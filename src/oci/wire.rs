@@ -315,7 +315,7 @@ pub(super) fn optional_text(
 }
 
 fn shape(media_type: &str) -> Option<Shape> {
-    match essence(media_type) {
+    match &*essence(media_type) {
         "application/vnd.oci.image.index.v1+json"
         | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(Shape::Index),
         "application/vnd.oci.image.manifest.v1+json"

@@ -13,11 +13,15 @@ use crate::digest::Digest;
 use crate::oci::{self, Descriptor, IndexEntry};
 use crate::reference::{Repository, Version};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// Bytes of one piece.
 const PIECE: usize = 256 << 10;
+
+/// Tags that an error names.
+const MOST_TAGS: usize = 10;
 
 /// One repository of a layout.
 pub(super) struct Layout {
@@ -138,13 +142,9 @@ impl Layout {
             Version::Tag(tag) => tagged(&entries, &self.repository, tag),
         };
         let Some(first) = found.first() else {
-            let mut tags: Vec<_> = entries
-                .iter()
-                .filter_map(|entry| entry.ref_name.as_deref())
-                .take(10)
-                .collect();
-            tags.sort_unstable();
-            let text = format!("not in the layout's index.json, which has {tags:?}");
+            let index = self.off_reactor(|store, _| Ok(store.index())).await?;
+            let tagged = entries.iter().filter_map(|entry| entry.ref_name.as_deref());
+            let text = format!("not in {index}, which has {}", tags(tagged));
             return Err(Failure::last(RegistryErrorKind::NotFound, text));
         };
         if (found.iter()).any(|entry| entry.descriptor.digest != first.descriptor.digest) {
@@ -178,6 +178,17 @@ impl Layout {
         let (store, path) = (self.store.clone(), self.repository.path().to_owned());
         let joined = tokio::task::spawn_blocking(move || work(&*store, &path)).await;
         joined.unwrap_or_else(|_| Err(Failure::passing("reading the layout was cancelled")))
+    }
+}
+
+/// The tags that there are, as many as a line may say.
+fn tags<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let all: BTreeSet<&str> = names.collect();
+    let shown: Vec<&str> = all.iter().copied().take(MOST_TAGS).collect();
+    match all.len() {
+        0 => "no tags".to_owned(),
+        count if count > MOST_TAGS => format!("{shown:?} and {} more", count - MOST_TAGS),
+        _ => format!("{shown:?}"),
     }
 }
 

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) trait Store: Send + Sync {
     /// Opens `path` (`index.json`, `blobs/sha256/…`) of the layout that has this repository.
     fn open(&self, repository: &str, path: &str) -> Result<Section, Failure>;
+    /// What says which tags there are, as whoever made it knows it.
+    fn index(&self) -> &'static str;
     /// Whether anything can be read; for readiness.
     fn check(&self) -> Result<(), Failure>;
 }
@@ -32,6 +34,10 @@ impl Store for Directory {
             at: 0,
             end: u64::MAX,
         })
+    }
+
+    fn index(&self) -> &'static str {
+        "the layout's index.json"
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -138,6 +144,13 @@ impl Store for ArchiveFile {
             let text = format!("the archive has no {path}");
             Failure::last(RegistryErrorKind::NotFound, text)
         })
+    }
+
+    fn index(&self) -> &'static str {
+        match self.archive() {
+            Ok(archive) if archive.index() == "manifest.json" => "the archive's manifest.json",
+            _ => "the archive's index.json",
+        }
     }
 
     fn check(&self) -> Result<(), Failure> {

@@ -54,6 +54,7 @@ impl Decoder {
         memory: u64,
     ) -> Result<Decoder, DecodeError> {
         let essence = media_type.split(';').next().unwrap_or_default();
+        let essence = essence.to_ascii_lowercase();
         match start {
             [0x1f, 0x8b, ..] => Ok(Decoder::Gzip(Box::new(Gzip::new()))),
             _ if zstd::is_magic(start) => Ok(Decoder::Zstd(Box::new(Zstd::new(memory)?))),

@@ -55,6 +55,19 @@ pub(in crate::images) struct Configured {
     pub(in crate::images) bytes: Arc<Vec<u8>>,
 }
 
+/// Why an index has nothing for us; `there_are`: the platforms that it has something for.
+fn no_image(platform: &Platform, mut there_are: Vec<String>) -> String {
+    if there_are.is_empty() {
+        return "holds no image: it is empty, or has nothing but attestations".to_owned();
+    }
+    there_are.sort();
+    there_are.dedup();
+    format!(
+        "no image for {platform}, there are: {}",
+        there_are.join(", ")
+    )
+}
+
 impl Resolved {
     /// The configuration, empty where there is none.
     pub(in crate::images) fn config(&self) -> ImageConfig {
@@ -101,17 +114,16 @@ impl Preparer {
         let mut read = Vec::new();
         for _ in 0..MOST_INDEXES {
             let Some((digest, indexes)) = left.pop() else {
-                platforms.sort();
-                platforms.dedup();
-                let text = format!(
-                    "manifest {digest} of `{repository}`: no image for {}, there are: {}",
-                    self.platform,
-                    platforms.join(", ")
-                );
+                let text = no_image(&self.platform, platforms);
+                let text = format!("manifest {digest} of `{repository}`: {text}");
                 return Err(ImageError::NotFound(text.into()));
             };
             if indexes.len() > INDEX_DEPTH {
-                break;
+                let text = format!(
+                    "manifest {digest} of `{repository}`: lies within {} indexes, more than the {INDEX_DEPTH} that are followed within each other",
+                    indexes.len()
+                );
+                return Err(ImageError::Wrong(text.into()));
             }
             let bytes = self.document(repository, Wanted::Manifest(digest)).await?;
             let entries = match oci::parse_document(None, &bytes).map_err(|error| {
@@ -157,7 +169,7 @@ impl Preparer {
             }
         }
         let text = format!(
-            "manifest {digest} of `{repository}`: more than {MOST_INDEXES} indexes, or more than {INDEX_DEPTH} within each other"
+            "manifest {digest} of `{repository}`: no image within the first {MOST_INDEXES} indexes, and no more are read"
         );
         Err(ImageError::Wrong(text.into()))
     }
@@ -285,6 +297,38 @@ impl Preparer {
                 .registries
                 .probe_blob(repository, &descriptor.digest)
                 .await?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_index_has_instead_is_told() {
+        let platform = Platform {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            variant: None,
+            os_version: None,
+        };
+        for (there_are, expected) in [
+            (
+                &[][..],
+                "holds no image: it is empty, or has nothing but attestations",
+            ),
+            (
+                &["linux/arm64"],
+                "no image for linux/amd64, there are: linux/arm64",
+            ),
+            (
+                &["b/x", "a/x", "b/x"],
+                "no image for linux/amd64, there are: a/x, b/x",
+            ),
+        ] {
+            let there_are = there_are.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(no_image(&platform, there_are), expected);
         }
     }
 }
