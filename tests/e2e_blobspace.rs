@@ -76,7 +76,7 @@ async fn the_bound_holds_while_many_layers_arrive_at_once() {
     }
     let mut highest = 0;
     while !requests.is_empty() {
-        highest = highest.max(site.disk().0);
+        highest = highest.max(site.disk_at_once());
         let tick = std::time::Duration::from_millis(5);
         if let Ok(Some(answer)) = tokio::time::timeout(tick, requests.join_next()).await {
             let (number, answer) = answer.unwrap();

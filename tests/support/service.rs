@@ -6,6 +6,7 @@ use blobserve::config::{Config, Mode, parse};
 use blobserve::service::Service;
 use blobserve::shutdown::Phase;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,9 +153,22 @@ impl Site {
     }
     /// Bytes on disk below [`Site::blobspace`]`/packs` and `/tmp`, and how many files they are.
     pub fn disk(&self) -> (u64, usize) {
+        let files = self.files();
+        (files.values().sum(), files.len())
+    }
+    /// The same bytes while others write: as many as there were at one moment, at least. Looking takes its time, in
+    /// which a file that was counted may go and another come; what two looks both saw was there between them.
+    pub fn disk_at_once(&self) -> u64 {
+        let (first, second) = (self.files(), self.files());
+        let both = first
+            .iter()
+            .filter_map(|(file, bytes)| Some(*bytes.min(second.get(file)?)));
+        both.sum()
+    }
+    /// Inode → bytes on disk.
+    fn files(&self) -> BTreeMap<u64, u64> {
         let (packs, tmp) = (self.blobspace().join("packs"), self.blobspace().join("tmp"));
-        let (a, b) = (usage(&packs), usage(&tmp));
-        (a.0 + b.0, a.1 + b.1)
+        usage(&packs).chain(usage(&tmp)).collect()
     }
     /// Waits until packs and temporary files are as `before`, and fails the test if they never are.
     pub async fn disk_is(&self, before: (u64, usize)) {
@@ -180,12 +194,10 @@ impl Site {
     }
 }
 
-/// Bytes and files directly in a directory; nothing, if it is not there.
-fn usage(directory: &Path) -> (u64, usize) {
+/// Inode and bytes of what is directly in a directory; nothing, if it is not there.
+fn usage(directory: &Path) -> impl Iterator<Item = (u64, u64)> + use<> {
     use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return (0, 0);
-    };
-    let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.blocks() * 512));
-    sizes.fold((0, 0), |(bytes, files), size| (bytes + size, files + 1))
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    let found = entries.filter_map(|entry| entry.ok()?.metadata().ok());
+    found.map(|metadata| (metadata.ino(), metadata.blocks() * 512))
 }
