@@ -277,9 +277,10 @@ impl<C: Content> Blobspace<C> {
         self.space.reserve(key)
     }
     /// Starts the source of a base pack: what that is made of, to be had again elsewhere, and kept only so that the
-    /// pack can be made again without. Takes all of its `bytes` (an upper limit) at once, of free and idle space only,
-    /// within [`Tuning::source_bytes`]. None: there are none to be had now, or it is here. Waits for nobody, and while it
-    /// is written it gives way to every pack, see [`Reservation::gives_way`]. A source counts as used when its pack goes.
+    /// pack can be made again without. `bytes` is an upper limit. None: so many are not to be had now, of free and idle
+    /// space and within [`Tuning::source_bytes`], or it is here. They are taken as they are written, and waited for
+    /// never: the error is [`BlobspaceError::Contended`] when there are none any more, or when a pack needs what was
+    /// taken, see [`Reservation::gives_way`]. A source counts as used when its pack goes.
     pub fn reserve_source(self: &Arc<Self>, base: &Key, bytes: u64) -> Option<Reservation<C>> {
         self.space.reserve_source(base, bytes)
     }

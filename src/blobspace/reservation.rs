@@ -32,10 +32,9 @@ pub struct Reservation<C: Content> {
 }
 
 impl<C: Content> Reservation<C> {
-    /// What `have` gives to the writer of that number is what it has.
-    pub(super) fn take(&mut self, have: impl FnOnce(u64) -> Option<u64>) -> Option<()> {
-        self.reserved = have(self.number)?;
-        Some(())
+    /// Its writer's, among those of the store.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 }
 
@@ -115,7 +114,7 @@ impl<C: Content> Reservation<C> {
         }
         let need = disk::blocks(self.length + bytes.len() as u64);
         if need > self.reserved && self.key.is_source() {
-            return Err(BlobspaceError::Full("more than was reserved".into()));
+            self.reserved = self.space.grow_source(self.number, need)?;
         }
         if need > self.reserved {
             let ahead = self.ahead.load(Relaxed);
@@ -153,7 +152,7 @@ impl<C: Content> Reservation<C> {
             .map_err(|e| failed("cannot read", &self.path, &e))?;
         let bytes = disk::bytes_on_disk(&found);
         if bytes > self.reserved && self.key.is_source() {
-            return Err(BlobspaceError::Full("more than was reserved".into()));
+            self.reserved = self.space.grow_source(self.number, bytes)?;
         }
         if bytes > self.reserved {
             self.reserved = self.space.grow(self.number, bytes, 0)?;

@@ -4,13 +4,16 @@
 //!
 //! Room for one is free space, then older sources where all of them would take too much, then what is idle, in
 //! the order in which [`lru`] has it: without that a blobspace that is full, as every one is some day, would keep none.
-//! All of it is taken at once, before the first byte, so that one that has no room costs nobody anything.
+//! One that has no room for all its bytes is not begun, so it costs nobody anything. It takes them in steps, as packs
+//! do: how many there will be is only what a manifest says, and nobody goes for bytes that never come.
 
+use super::BlobspaceError;
 use super::Content;
 use super::disk;
 use super::key::Key;
 use super::lru::{self, Candidate};
 use super::reservation::Reservation;
+use super::room::with_step;
 use super::space::{Evicted, Space, State};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,18 +35,70 @@ impl<C: Content> Space<C> {
         }
         // A full disk: nobody goes for this.
         let (path, file) = self.disk.create().ok()?;
-        let mut reservation = self.writer(&key, path, file);
-        reservation.take(|number| self.take_idle(number, bytes).then_some(bytes))?;
-        Some(reservation)
+        let reservation = self.writer(&key, path, file);
+        self.promise(reservation.number(), bytes)
+            .then_some(reservation)
     }
 
-    /// Gives the writer of a source all its bytes, if they are to be had without waiting for anybody.
+    /// Whether so many bytes could be had now for the source of that writer, beside what others are to get.
+    fn promise(&self, number: u64, bytes: u64) -> bool {
+        let mut state = self.when_records_known(self.lock());
+        let sources = state.writers.values().filter(|it| it.key.is_source());
+        let (needs, has) = sources.fold((0_u64, 0_u64), |(needs, has), writer| {
+            (needs.saturating_add(writer.needs), has + writer.reserved)
+        });
+        let order = lru::order(&state.table, |key| state.pins.has_pack(key));
+        let (mut idle, mut idle_sources) = (0, 0);
+        for candidate in self.idle(&state, &order) {
+            idle += candidate.bytes;
+            idle_sources += match candidate.key.is_source() {
+                true => candidate.bytes,
+                false => 0,
+            };
+        }
+        let stay = state.sources.saturating_sub(idle_sources);
+        let all = stay.saturating_add(needs).saturating_add(bytes);
+        let free = self.bound.saturating_sub(state.used());
+        let room = free.saturating_add(state.falling).saturating_add(idle);
+        let fits = all <= self.tuning.source_bytes
+            && needs.saturating_sub(has).saturating_add(bytes) <= room;
+        if fits && let Some(me) = state.writers.get_mut(&number) {
+            me.needs = bytes;
+        }
+        fits
+    }
+
+    /// Gives the writer of a source at least `need` bytes in all, if they are to be had without waiting for anybody.
+    /// Returns what it has then.
+    pub(super) fn grow_source(&self, number: u64, need: u64) -> Result<u64, BlobspaceError> {
+        let (have, most) = match self.lock().writers.get(&number) {
+            Some(me) => (me.reserved, me.needs),
+            None => return Err(BlobspaceError::Contended),
+        };
+        if need > most {
+            return Err(BlobspaceError::Full("more than was promised".into()));
+        }
+        let want = with_step(self.bound, have, need).min(most);
+        if self.take_idle(number, want - have) {
+            return Ok(want);
+        }
+        match self.take_idle(number, need - have) {
+            true => Ok(need),
+            false => Err(BlobspaceError::Contended),
+        }
+    }
+
+    /// Gives the writer of a source more bytes, if they are to be had without waiting for anybody.
     fn take_idle(&self, number: u64, bytes: u64) -> bool {
         let since = Instant::now();
         while since.elapsed() < PATIENCE {
             // Declared before the guard, so dropped after it.
             let mut evicted = Vec::new();
             let mut state = self.when_records_known(self.lock());
+            let me = state.writers.get(&number);
+            if me.is_none_or(|me| me.yields.load(Relaxed)) {
+                return false;
+            }
             let most = self.tuning.source_bytes;
             let over = (state.sources + state.source_writers() + bytes).saturating_sub(most);
             if over > 0 {
@@ -73,6 +128,14 @@ impl<C: Content> Space<C> {
         false
     }
 
+    /// Those that nobody needs now.
+    fn idle<'a>(&self, state: &State<C>, candidates: &'a [Candidate]) -> Vec<&'a Candidate> {
+        let kept = state.never_evicted();
+        (candidates.iter())
+            .filter(|it| !it.leased && !kept.contains(&it.key) && !state.pins.has_pack(&it.key))
+            .collect()
+    }
+
     /// Evicts so many bytes of these that nobody needs now; nothing if they do not come to that.
     fn evict_idle(
         &self,
@@ -81,10 +144,7 @@ impl<C: Content> Space<C> {
         bytes: u64,
         evicted: &mut Vec<Evicted<C>>,
     ) -> bool {
-        let kept = state.never_evicted();
-        let idle: Vec<&Candidate> = (candidates.iter())
-            .filter(|it| !it.leased && !kept.contains(&it.key) && !state.pins.has_pack(&it.key))
-            .collect();
+        let idle = self.idle(state, candidates);
         if idle.iter().map(|it| it.bytes).sum::<u64>() < bytes {
             return false;
         }

@@ -135,6 +135,38 @@ fn a_source_evicts_what_is_idle_and_nothing_that_is_read() {
 }
 
 #[test]
+fn bytes_that_do_not_come_cost_nobody_anything() {
+    let location = TempDir::new().unwrap();
+    let store = open_with(&location, MIB, keeping(512 * KIB));
+    for name in ["a", "b"] {
+        put(&store, &base(name), 256 * KIB);
+        assert!(keep(&store, name, 256 * KIB));
+    }
+    // All that sources may take is promised, and one byte of it comes.
+    let mut source = store.reserve_source(&base("c"), 512 * KIB as u64).unwrap();
+    assert_eq!(here(&location), "a a* b b*");
+    let bytes = pack(512 * KIB, 3);
+    source.write_all(&bytes[..1]).unwrap();
+    assert_eq!(here(&location), "a b b*", "no more than a step");
+    assert!(store.reserve_source(&base("d"), 4096).is_none());
+    source.write_all(&bytes[1..]).unwrap();
+    drop(source.commit().unwrap());
+    assert_eq!(here(&location), "a b c*");
+}
+
+#[test]
+fn a_source_without_room_for_all_of_it_is_not_begun() {
+    let location = TempDir::new().unwrap();
+    let store = open_with(&location, MIB, keeping(512 * KIB));
+    let read = write(&store, &base("a"), &pack(640 * KIB, 1)).unwrap();
+    assert!(keep(&store, "a", 128 * KIB) && keep(&store, "b", 128 * KIB));
+    // One of the others would have to go for its bound, both do not make room enough.
+    assert!(store.reserve_source(&base("c"), 448 * KIB as u64).is_none());
+    assert_eq!(here(&location), "a a* b*");
+    assert!(!read.evicted());
+}
+
+#[test]
 fn whoever_writes_a_source_gives_way_to_a_pack_at_once() {
     let location = TempDir::new().unwrap();
     let tuning = Tuning {
@@ -144,7 +176,8 @@ fn whoever_writes_a_source_gives_way_to_a_pack_at_once() {
     let store = open_with(&location, MIB, tuning);
     let lease = write(&store, &base("a"), &pack(512 * KIB, 1)).unwrap();
     // Older than the writer that needs its space.
-    let source = store.reserve_source(&base("b"), 384 * KIB as u64).unwrap();
+    let mut source = store.reserve_source(&base("b"), 384 * KIB as u64).unwrap();
+    source.write_all(&pack(384 * KIB, 3)).unwrap();
     let told = source.gives_way();
     let (end, ended) = mpsc::channel();
     let writer = {

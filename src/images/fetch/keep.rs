@@ -42,7 +42,7 @@ impl Tee {
         let behind = backlog.clone();
         tokio::task::spawn_blocking(move || {
             let digest = layer.digest;
-            match write(&blobspace, &layer, &pieces, &behind) {
+            match write(&blobspace, &layer, &pieces, &behind).or_else(no_fault) {
                 Ok(Kept::Sealed) => tracing::debug!(%digest, "compressed blob kept"),
                 Ok(Kept::Not(why)) => tracing::debug!(%digest, "compressed blob not kept: {why}"),
                 Err(error) => tracing::warn!(%digest, %error, "compressed blob not kept"),
@@ -69,6 +69,17 @@ impl Tee {
 enum Kept {
     Sealed,
     Not(&'static str),
+}
+
+/// To give way is no fault, also where a write is told so first.
+fn no_fault(error: PackError) -> Result<Kept, PackError> {
+    match &error {
+        PackError::Io(io) => match BlobspaceError::of(io) {
+            Some(BlobspaceError::Contended) => Ok(Kept::Not("a pack needs the space")),
+            _ => Err(error),
+        },
+        _ => Err(error),
+    }
 }
 
 /// Blocking.
@@ -115,7 +126,26 @@ fn write(
     })?;
     match reservation.commit() {
         Ok(_) => Ok(Kept::Sealed),
-        Err(BlobspaceError::Contended) => Ok(Kept::Not("a pack needs the space")),
         Err(error) => Err(PackError::Io(std::io::Error::other(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn to_give_way_is_no_fault_and_anything_else_is() {
+        let wrapped = |error: BlobspaceError| PackError::Io(io::Error::other(error));
+        assert!(no_fault(wrapped(BlobspaceError::Contended)).is_ok());
+        let others = [
+            wrapped(BlobspaceError::Full("disk".into())),
+            PackError::Io(io::Error::from_raw_os_error(5)),
+            PackError::TooLarge(String::new()),
+        ];
+        for error in others {
+            assert!(no_fault(error).is_err());
+        }
     }
 }

@@ -198,8 +198,8 @@ mod tests {
         let bytes = vec![7; 600_000];
         let layer = layer(&bytes);
         let tee = Tee::start(blobspace.clone(), layer.clone());
-        assert!(tee.offer(&Bytes::copy_from_slice(&bytes[..1000])));
-        while blobspace.usage().reserved_bytes < 600_000 {
+        assert!(tee.offer(&Bytes::copy_from_slice(&bytes[..590_000])));
+        while blobspace.usage().reserved_bytes < 500_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // Nothing more comes, and nothing ends it.
@@ -213,7 +213,7 @@ mod tests {
         written.await.unwrap().unwrap().unwrap();
         assert!(since.elapsed() < Duration::from_secs(5), "it waited");
         ended(&blobspace);
-        assert!(!tee.offer(&Bytes::copy_from_slice(&bytes[1000..])));
+        assert!(!tee.offer(&Bytes::copy_from_slice(&bytes[590_000..])));
         assert!(kept(&blobspace, &layer).is_none());
     }
 }
