@@ -1,7 +1,7 @@
 //! The head of a request, as far as it can be told without copying it, and what is wrong with one.
 //!
 //! Of a plain GET or HEAD of HTTP/1.1 nothing but its fields is looked at; what is odd about any other is
-//! [`framing`](super::framing)'s to judge.
+//! [`framing`]'s to judge.
 
 use super::framing::{self, After, Refusal};
 use crate::http::plain::{Kind, Plain, kind};
