@@ -127,6 +127,8 @@ pub struct Tuning {
     pub record_protection: Duration,
     /// How often last uses are written to disk: 60 s.
     pub last_use_interval: Duration,
+    /// Whether what a writer may take is allocated before it is written: where the file system would else allocate more.
+    pub allocate: fn(&File) -> bool,
     /// Writes bytes at an offset: `pwrite`. Tests make it fail as a full disk does.
     pub write_at: fn(&File, &[u8], u64) -> io::Result<usize>,
 }
@@ -141,6 +143,7 @@ impl Default for Tuning {
             records: 10_000,
             record_protection: Duration::from_secs(120),
             last_use_interval: Duration::from_secs(60),
+            allocate: disk::allocates_ahead,
             write_at: |file, bytes, offset| file.write_at(bytes, offset),
         }
     }

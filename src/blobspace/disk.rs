@@ -25,6 +25,24 @@ pub(super) fn bytes_on_disk(found: &Metadata) -> u64 {
         .next_multiple_of(BLOCK)
 }
 
+/// Whether a file that is being written may take more space than its bytes: XFS allocates ahead of them, up to as much again,
+/// unless the space was allocated by whoever writes. What lies below an overlay is not told.
+pub(super) fn allocates_ahead(file: &File) -> bool {
+    const XFS: u32 = 0x5846_5342;
+    const OVERLAY: u32 = 0x794c_7630;
+    let found = rustix::fs::fstatfs(file);
+    found.is_ok_and(|found| [XFS, OVERLAY].contains(&(found.f_type as u32)))
+}
+
+/// Gives a file the space of so many bytes; its length stays. What the file system cannot do, or not now, the writes
+/// will do, or say.
+pub(super) fn allocate(file: &File, bytes: u64) {
+    let kept = rustix::fs::FallocateFlags::KEEP_SIZE;
+    if let Err(error) = rustix::fs::fallocate(file, kept, 0, bytes) {
+        tracing::debug!(%error, bytes, "the space of a temporary file is not allocated");
+    }
+}
+
 /// Whether an error says that the disk, not the bound, is at its end.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(

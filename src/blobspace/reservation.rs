@@ -24,6 +24,8 @@ pub struct Reservation<C: Content> {
     path: PathBuf,
     length: u64,
     reserved: u64,
+    /// What is reserved is allocated on disk as well.
+    allocates: bool,
     yields: Arc<AtomicBool>,
     /// See [`Reservation::expect`].
     ahead: Arc<AtomicU64>,
@@ -54,6 +56,7 @@ impl<C: Content> Space<C> {
 
     /// Starts a pack in that file, without any space yet.
     pub(super) fn writer(self: &Arc<Self>, key: &Key, path: PathBuf, file: File) -> Reservation<C> {
+        let allocates = (self.tuning.allocate)(&file);
         let yields = Arc::new(AtomicBool::new(false));
         let mut state = self.when_found(self.lock());
         let number = state.serial();
@@ -75,6 +78,7 @@ impl<C: Content> Space<C> {
             path,
             length: 0,
             reserved: 0,
+            allocates,
             yields,
             ahead: Arc::default(),
             renamed: false,
@@ -113,6 +117,7 @@ impl<C: Content> Reservation<C> {
             return Err(BlobspaceError::Contended);
         }
         let need = disk::blocks(self.length + bytes.len() as u64);
+        let had = self.reserved;
         if need > self.reserved && self.key.is_source() {
             self.reserved = self.space.grow_source(self.number, need)?;
         }
@@ -123,6 +128,9 @@ impl<C: Content> Reservation<C> {
         let Some(file) = &self.file else {
             return Err(BlobspaceError::Contended);
         };
+        if self.allocates && self.reserved > had {
+            disk::allocate(file, self.reserved);
+        }
         let write = || (self.space.tuning.write_at)(file, bytes, self.length);
         let written = if self.key.is_source() {
             // Nobody goes for it, and it is no fault that it is not kept.
@@ -147,6 +155,13 @@ impl<C: Content> Reservation<C> {
             io::ErrorKind::NotFound => BlobspaceError::Contended,
             _ => failed("cannot read", &self.path, &e),
         })?;
+        if self.allocates
+            && let Some(written) = &self.file
+        {
+            // Its length as it is, and nothing allocated beyond.
+            let trimmed = written.set_len(self.length);
+            trimmed.map_err(|e| failed("cannot trim", &self.path, &e))?;
+        }
         let found = file
             .metadata()
             .map_err(|e| failed("cannot read", &self.path, &e))?;

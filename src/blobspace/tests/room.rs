@@ -282,3 +282,32 @@ fn what_is_being_written_counts_with_what_it_has_shown_to_need() {
     pressure.mark_unchanged();
     assert_eq!(packs[&a], kib(600));
 }
+
+#[test]
+fn what_is_reserved_is_allocated_where_the_file_system_would_allocate_more() {
+    let location = TempDir::new().unwrap();
+    let tuning = Tuning {
+        allocate: |_| true,
+        ..Tuning::default()
+    };
+    let store = open_with(&location, 64 * MIB, tuning);
+    let on_disk = |directory: &str| {
+        let files = fs::read_dir(own(&location).join(directory)).unwrap();
+        let found = files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512);
+        found.sum::<u64>()
+    };
+    let bytes = pack(3 * MIB, 1);
+    let mut reservation = store.reserve(&base("a")).unwrap();
+    for piece in bytes.chunks(100_000) {
+        reservation.write_all(piece).unwrap();
+        // ext4 adds blocks for its own list of a file's parts.
+        let beyond = on_disk("tmp").checked_sub(store.usage().reserved_bytes);
+        assert!(beyond.is_some_and(|bytes| bytes <= 16 << 10), "{beyond:?}");
+    }
+    assert!(store.usage().reserved_bytes > bytes.len() as u64);
+    let lease = reservation.commit().unwrap();
+    let beyond = on_disk("packs") - disk::blocks(bytes.len() as u64);
+    assert!(beyond <= 16 << 10, "{beyond} bytes are still allocated");
+    assert_eq!(store.usage().sealed_bytes, on_disk("packs"));
+    drop(lease);
+}
