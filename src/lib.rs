@@ -41,7 +41,6 @@ pub mod pack;
 pub mod reference;
 pub mod registry;
 pub mod rules;
-mod scheduling;
 pub mod service;
 pub mod shutdown;
 pub mod tls;

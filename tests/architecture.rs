@@ -81,12 +81,6 @@ const RULES: &[Rule] = &[
         because: "rules turn one pack into another, without network or disk layout",
     },
     Rule {
-        module: "scheduling",
-        may_name: &[],
-        must_not_name: OUTSIDE,
-        because: "a thread says what it is",
-    },
-    Rule {
         module: "encode",
         may_name: &[],
         must_not_name: OUTSIDE,
@@ -139,7 +133,6 @@ const RULES: &[Rule] = &[
             "reference",
             "registry",
             "rules",
-            "scheduling",
             "unpack",
         ],
         must_not_name: PROTOCOL,
@@ -155,7 +148,6 @@ const RULES: &[Rule] = &[
             "metrics",
             "reference",
             "rules",
-            "scheduling",
             "shutdown",
         ],
         must_not_name: &["reqwest", "std::fs", "std::path", "tokio::fs", "memmap2"],
@@ -182,7 +174,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE: &[&str] = &["src/pack/mapping.rs", "src/scheduling.rs"];
+const UNSAFE: &[&str] = &["src/pack/mapping.rs"];
 
 #[test]
 fn every_module_names_only_what_its_rule_allows() {

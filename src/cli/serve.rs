@@ -1,7 +1,6 @@
 //! `serve` and `run`: start the service, say where it is, stop it on SIGTERM or SIGINT.
 
 use crate::config::{self, Config, Mode};
-use crate::scheduling;
 use crate::service::Service;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::Write;
@@ -38,7 +37,6 @@ fn run(path: &Path, mode: Mode, address: Option<&str>) -> Result<(), String> {
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .on_thread_start(scheduling::work_is_long)
         .max_blocking_threads(BLOCKING_THREADS + config.workers)
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;

@@ -18,7 +18,6 @@ use super::path::encode;
 use super::represent::NOSNIFF;
 use crate::images::DirectoryNode;
 use crate::rules::Rules;
-use crate::scheduling;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use std::io;
@@ -113,7 +112,6 @@ impl Archives {
         let (chunks, body) = stream::pair();
         let making = std::thread::Builder::new().name("archive".into());
         let started = making.spawn(move || {
-            scheduling::work_is_long();
             let _place = place;
             chunks.end(|chunks| make(format, Walk::new(&directory, &path, &rules), chunks));
         });

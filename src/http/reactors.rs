@@ -2,7 +2,6 @@
 //! last, so that a warm answer wakes no other thread. What is cold is done elsewhere: flights have
 //! their own runtime, blocking reads their own threads.
 
-use crate::scheduling;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -36,11 +35,7 @@ impl Reactors {
     /// The system gives no thread or no descriptor.
     pub(crate) fn start(count: usize) -> io::Result<Reactors> {
         let reactors = (0..count.max(1)).map(|number| {
-            // Of the threads that block for it, not of its own.
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .on_thread_start(scheduling::work_is_long)
-                .build()?;
+            let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
             let (running, ended) = oneshot::channel::<()>();
             let thread = std::thread::Builder::new().name(format!("connections-{number}"));

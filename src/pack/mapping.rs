@@ -1,4 +1,4 @@
-//! Files mapped into memory, and what happens when a page of one cannot be read. Nearly all
+//! Files mapped into memory, and what happens when a page of one cannot be read. All
 //! `unsafe` of the project is here.
 //!
 //! A fault inside a mapping (disk error, file cut short) is a `SIGBUS`. The handler puts a

@@ -4,7 +4,6 @@
 use super::shelf::{Content, Shelf};
 use super::{Job, Shared, writing};
 use crate::encode::Coding;
-use crate::scheduling;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
@@ -76,7 +75,6 @@ impl Drop for Running<'_> {
 
 fn run(shared: &Shared) {
     let _running = Running(shared);
-    scheduling::work_is_long();
     // On Linux a thread has a priority of its own.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the thread that encodes keeps its priority");
