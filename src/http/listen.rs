@@ -132,7 +132,8 @@ impl Listen {
             };
             let open = self.metrics.as_ref().map(|metrics| metrics.connection());
             let (respond, terms) = (respond.clone(), terms.clone());
-            match self.reactors.as_deref().and_then(Reactors::least) {
+            let cpu = rustix::net::sockopt::socket_incoming_cpu(&stream).ok();
+            match self.reactors.as_deref().map(|all| all.place(cpu)) {
                 None => connections.spawn(async move {
                     converse(stream, respond, terms).await;
                     drop((place, open));
