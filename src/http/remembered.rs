@@ -102,11 +102,12 @@ impl Answer {
         render::content_length(&mut ok, whole.file.length);
         let mut not_modified = Vec::with_capacity(512);
         let mut fields = headers.clone();
-        // RFC 9110 §15.4.5: what describes the content stays away.
+        // RFC 9110 §15.4.5: what describes the content stays away, but for the entity tag.
         for name in [
             header::CONTENT_TYPE,
             header::CONTENT_ENCODING,
             header::ACCEPT_RANGES,
+            header::LAST_MODIFIED,
         ] {
             fields.remove(name);
         }

@@ -359,11 +359,12 @@ impl Representation {
                 let token = HeaderValue::from_static(coding.token());
                 headers.insert(header::CONTENT_ENCODING, token);
             }
+            // A 304 has the entity tag, so RFC 9110 §15.4.5 leaves the date away.
+            if let Some(modified) = self.last_modified {
+                headers.insert(header::LAST_MODIFIED, http_date(modified));
+            }
         }
         headers.insert(header::ETAG, self.etag);
-        if let Some(modified) = self.last_modified {
-            headers.insert(header::LAST_MODIFIED, http_date(modified));
-        }
         self.cache.put(&mut headers);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         self.vary.set(&mut headers);
@@ -442,7 +443,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_answer_carries_what_its_status_asks_for() {
-        const TYPED: &[&str] = &["content-type", "accept-ranges"];
+        const TYPED: &[&str] = &["content-type", "accept-ranges", "last-modified"];
         let table: [(&str, &str, u16, &str, &[&str]); 6] = [
             ("x", "", 200, "0123456789", TYPED),
             ("range", "bytes=2-4", 206, "234", TYPED),
@@ -461,8 +462,10 @@ mod tests {
             assert_eq!(answer.status(), status, "{name}: {value}");
             let common: &[&str] = match status {
                 412 | 416 => &["cache-control"],
-                _ => &["cache-control", "etag", "last-modified", "vary"],
+                _ => &["cache-control", "etag", "vary"],
             };
+            let dated = answer.headers().contains_key("last-modified");
+            assert_eq!(dated, status < 300, "{value}");
             for field in common.iter().chain(more) {
                 assert!(answer.headers().contains_key(*field), "{value}: {field}");
             }
