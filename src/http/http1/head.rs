@@ -68,7 +68,7 @@ pub(super) fn read<'a>(bytes: &'a [u8], room: &'a mut Room<'a>) -> Told<'a> {
     let plain = method == Method::GET
         && version == Version::HTTP_11
         && target.starts_with('/')
-        && lines_end_in_both(&bytes[..length]);
+        && lines_end_in_both(&bytes[..length], request.headers);
     let head = Head {
         method,
         target,
@@ -83,9 +83,14 @@ pub(super) fn read<'a>(bytes: &'a [u8], room: &'a mut Room<'a>) -> Told<'a> {
     }
 }
 
-/// A line that ends in LF alone is valid to some and not to others (RFC 9112 §2.2).
-fn lines_end_in_both(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
+/// A line that ends in LF alone is valid to some and not to others (RFC 9112 §2.2). The fields are parts of the
+/// head of a GET; empty lines before it are odd, too.
+fn lines_end_in_both(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+    let begins_a_line = |field: &httparse::Header<'_>| {
+        let at = field.name.as_ptr().addr() - head.as_ptr().addr();
+        head[..at].ends_with(b"\r\n")
+    };
+    head.starts_with(b"GET") && head.ends_with(b"\r\n\r\n") && fields.iter().all(begins_a_line)
 }
 
 impl<'a> Head<'a> {
@@ -211,6 +216,9 @@ mod tests {
             ("GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
             ("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
             ("GET / HTTP/1.1\nHost: h\r\n\r\n", After::Next),
+            ("\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
+            ("\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", After::Next),
+            ("GET / HTTP/1.1\r\nA: b\nHost: h\r\n\r\n", After::Next),
             ("GET / HTTP/1.1\r\nHost: h\n\r\n", After::Next),
             ("GET / HTTP/1.1\r\nHost: h\r\n\n", After::Next),
             (
