@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 /// What a reactor may hold more than the one that holds least, and still be given a connection for being near: so
 /// many, and one for so many of those.
-const SLACK: (usize, usize) = (4, 4);
+const SLACK: (usize, usize) = (1, 4);
 
 /// The reactors, at least one. Dropping it ends them, and what still runs on them.
 pub(crate) struct Reactors(Vec<Reactor>);
@@ -105,10 +105,10 @@ mod tests {
             (&[3, 2, 2], None, 1),
             (&[3, 2, 2], Some(0), 0),
             (&[3, 2, 2], Some(5), 2),
-            (&[4, 0], Some(2), 0),
-            (&[5, 0], Some(2), 1),
-            (&[54, 40], Some(0), 0),
-            (&[55, 40], Some(0), 1),
+            (&[1, 0], Some(2), 0),
+            (&[2, 0], Some(2), 1),
+            (&[51, 40], Some(0), 0),
+            (&[52, 40], Some(0), 1),
             (&[0, 9], Some(u32::MAX), 0),
         ] {
             assert_eq!(choose(loads, cpu), chosen, "{loads:?} {cpu:?}");
