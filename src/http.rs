@@ -36,6 +36,7 @@ mod listen;
 mod listing;
 mod locate;
 mod offer;
+mod outcome;
 mod path;
 mod plain;
 mod range;

@@ -97,3 +97,69 @@ async fn tags_last_as_long_as_is_configured_and_errors_are_never_stored() {
     }
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_says_how_long_its_files_last_and_no_more_than_that() {
+    let registry = Registry::start().await;
+    let headers = "/*\n  Cache-Control: public, max-age=31536000, immutable\n/private/*\n  Cache-Control: private, no-store\n";
+    let layer = Layer::new()
+        .file("_headers", headers)
+        .file("index.html", "say ${ide}")
+        .file("a.txt", "one")
+        .file("private/a.txt", "one");
+    for repository in ["team/plain", "team/inline", "team/replaced"] {
+        registry.push(repository, "v1", &Image::of(layer.clone()));
+    }
+    let cache = json!({"maxAge": "1m", "cdnMaxAge": "1h"});
+    let settings = json!({"repos": {
+        registry.name("team/plain"): {"headersFile": true, "cache": cache},
+        registry.name("team/inline"): {"headersFile": true, "cache": cache,
+            "inlineStatic": [{"search": "say", "replacement": "${ide}"}]},
+        registry.name("team/replaced"): {"headersFile": true, "cache": cache,
+            "replacements": [{"path": "a.txt", "search": "one", "replacement": "two"}]},
+    }});
+    let site = Site::start(&[&registry], settings).await;
+    let image = "public, max-age=31536000, immutable";
+    let (tag, cdn) = ("public, max-age=60", Some("max-age=3600"));
+    let vars = [("X-BlobServe-InlineVars", r#"{"ide": "x"}"#)];
+    for (path, fields, control, at_cdns) in [
+        ("team/plain:v1/a.txt", &[][..], image, None),
+        (
+            "team/plain:v1/private/a.txt",
+            &[],
+            "private, no-store",
+            None,
+        ),
+        ("team/inline:v1/a.txt", &[], image, None),
+        // InlineVars and replacements have a part in these.
+        ("team/inline:v1/", &[], tag, cdn),
+        ("team/inline:v1/", &vars, "no-cache", None),
+        ("team/replaced:v1/a.txt", &[], tag, cdn),
+        (
+            "team/replaced:v1/private/a.txt",
+            &[],
+            "private, no-store",
+            None,
+        ),
+    ] {
+        let (image, file) = path.split_at(path.find("v1").expect("a tag") + 2);
+        let path = registry.path(image, file);
+        let answer = site.get_with(&path, fields).await.expect(200);
+        let etag = answer.header("etag").expect("a file").to_owned();
+        let known = [fields, &[("If-None-Match", etag.as_str())]].concat();
+        let again = site.get_with(&path, &known).await.expect(304);
+        for answer in [answer, again] {
+            assert_eq!(
+                answer.header("cache-control"),
+                Some(control),
+                "{path} {fields:?}"
+            );
+            assert_eq!(
+                answer.header("cdn-cache-control"),
+                at_cdns,
+                "{path} {fields:?}"
+            );
+        }
+    }
+    site.stop().await;
+}

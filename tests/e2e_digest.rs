@@ -67,12 +67,22 @@ async fn a_page_and_what_it_loads_come_from_one_snapshot() {
     let asked = |path| registry.path("team/app:v1", path);
     let script = site.get(&asked("/a.js")).await.expect(200);
     assert_eq!(script.text(), "two");
+    assert_eq!(script.header("cache-control"), Some("public, max-age=5"));
     site.request("HEAD", &asked("/"), &[]).await.expect(200);
-    site.request("HEAD", &asked("/index.html"), &[])
-        .await
-        .expect(200);
     let read_only = [("X-BlobServe-ReadOnly", "true")];
-    site.get_with(&asked("/"), &read_only).await.expect(200);
+    for answer in [
+        site.request("HEAD", &asked("/index.html"), &[]).await,
+        site.get_with(&asked("/"), &read_only).await,
+    ] {
+        // Not to be given to those who are sent to the digest.
+        let cache = answer
+            .expect(200)
+            .header("cache-control")
+            .map(str::to_owned);
+        assert_eq!(cache.as_deref(), Some("no-store"));
+    }
+    let script = site.get_with(&asked("/a.js"), &read_only).await.expect(200);
+    assert_eq!(script.header("cache-control"), Some("public, max-age=5"));
     site.get(&asked("/docs")).await.expect(301);
     site.stop().await;
 }

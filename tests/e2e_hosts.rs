@@ -177,13 +177,18 @@ async fn an_image_has_an_origin_of_its_own() {
 
     // The warm-up and proxies before us are answered where they ask.
     let path = registry.path("team/app:v1", "/app.js");
-    site.request("HEAD", &path, &[]).await.expect(200);
+    let head = site.request("HEAD", &path, &[]).await.expect(200);
+    assert_eq!(head.header("cache-control"), Some("no-store"));
     for (name, value) in [
         ("X-BlobServe-ReadOnly", "true"),
         ("X-BlobServe-InlineVars", "{}"),
+        ("X-BlobServe-Unheard-Of", "1"),
     ] {
         let answer = site.request("GET", &path, &[(name, value)]).await;
-        assert_eq!(answer.expect(200).text(), "app:srv/app.js", "{name}");
+        let answer = answer.expect(200);
+        assert_eq!(answer.text(), "app:srv/app.js", "{name}");
+        // A cache would give it to browsers, which are sent to the image's own origin.
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{name}");
     }
     let sandboxed = registry.path("team/docs:v1", "/srv/app.js");
     let answer = site.request("HEAD", &sandboxed, &[]).await.expect(200);

@@ -79,6 +79,9 @@ impl CachePolicy {
     /// Writes the header fields, in place of any that are there.
     pub(super) fn put(&self, headers: &mut HeaderMap) {
         let config = self.of.as_ref().map(|info| info.cache).unwrap_or_default();
+        for name in [CDN_CACHE_CONTROL, SURROGATE_KEY, CACHE_TAG] {
+            headers.remove(name);
+        }
         headers.insert(CACHE_CONTROL, control(self.reuse, &config.browser));
         if let Some(cdn) = cdn(self.reuse, &config) {
             headers.insert(CDN_CACHE_CONTROL, cdn);
@@ -98,6 +101,18 @@ impl CachePolicy {
                 }
             }
         }
+    }
+}
+
+/// Puts an image's own words in place of a policy, for CDNs too. `as_pushed`: the image alone decides the bytes;
+/// where the configuration or the request has a part in them, only words that keep caches from giving them
+/// without asking are heard.
+pub(super) fn of_image(headers: &mut HeaderMap, value: &HeaderValue, as_pushed: bool) {
+    let asks = |word: &str| ["no-store", "no-cache"].contains(&word.trim());
+    let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    if as_pushed || text.split(',').any(asks) {
+        headers.insert(CACHE_CONTROL, value.clone());
+        headers.remove(CDN_CACHE_CONTROL);
     }
 }
 

@@ -3,6 +3,7 @@
 //! CORS (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Pure.
 
 use super::body::Body;
+use super::cache;
 use super::error;
 use crate::config::{CorsConfig, ResourcePolicy, SiteConfig};
 use crate::rules::{Headers, fields};
@@ -21,16 +22,29 @@ const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
 
+/// A file that is an answer.
+#[derive(Clone, Copy)]
+pub(super) struct File {
+    /// It is what was asked for, and stands for nothing else.
+    pub(super) asked: bool,
+    /// It is as the image has it.
+    pub(super) as_pushed: bool,
+}
+
 /// What the image says of an answer with one of its files. `path` is what was asked for, decoded, with its
-/// slash at the start; `asked`: the file is what was asked for, and stands for nothing else.
-pub(super) fn of_image(response: &mut Response<Body>, rules: &Headers, path: &[u8], asked: bool) {
+/// slash at the start.
+pub(super) fn of_image(response: &mut Response<Body>, rules: &Headers, path: &[u8], file: File) {
     let headers = response.headers_mut();
     for (name, value) in rules.of(path) {
-        set(headers, name, value, asked);
+        match *name == header::CACHE_CONTROL {
+            true if file.asked => cache::of_image(headers, value, file.as_pushed),
+            true => {}
+            false => set(headers, name, value, file.asked),
+        }
     }
 }
 
-/// What the configuration says of every answer of the repository. `asked`: as for [`of_image`].
+/// What the configuration says of every answer of the repository. `asked`: as for [`File`].
 pub(super) fn of_configuration(
     response: &mut Response<Body>,
     site: &SiteConfig,
@@ -268,7 +282,11 @@ mod tests {
         ];
         for (fields, asked, cache, kind) in table {
             let mut response = answer(fields);
-            of_image(&mut response, &rules, b"/a", asked);
+            let file = File {
+                asked,
+                as_pushed: true,
+            };
+            of_image(&mut response, &rules, b"/a", file);
             of_configuration(&mut response, &site(), &HeaderMap::new(), asked);
             assert_eq!(get(&response, "x-frame-options"), Some("DENY"));
             assert_eq!(get(&response, "x-image"), Some("1"));

@@ -39,6 +39,16 @@ pub(super) fn answer(
     Ok(response)
 }
 
+/// What becomes of an image's documents at their path URLs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Documents {
+    Stay,
+    /// They redirect to the digest.
+    Move,
+    /// They would, but for this request, which is no browser's.
+    Moved,
+}
+
 /// Pages are what browsers come for; what those load they find beside them.
 /// Returns how it came to be the answer; None: it is no page.
 pub(super) fn document<F, D>(led: &Lead<F, D>) -> Option<How> {

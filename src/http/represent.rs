@@ -188,6 +188,11 @@ impl Representation {
         }
     }
 
+    /// InlineVars can change it, or have.
+    pub(super) fn is_inlined(&self) -> bool {
+        self.vary.inline
+    }
+
     /// Something else than a digest and the file's path decides that this is the answer.
     pub(super) fn changing(mut self, info: &Arc<ViewInfo>) -> Representation {
         self.cache = CachePolicy::changing(info);

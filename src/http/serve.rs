@@ -27,8 +27,9 @@ use super::hosts::{self, Hosts, Serves};
 use super::lead::{How, Lead, Site, lead};
 use super::listing::{self, Query};
 use super::locate::Wanted;
+use super::outcome::Outcome;
 use super::path::{self, FilePath, PathError};
-use super::redirect;
+use super::redirect::{self, Documents};
 use super::repr_digest;
 use super::represent::{self, NOSNIFF};
 use crate::config::SiteConfig;
@@ -141,7 +142,8 @@ impl Serve {
         }
         let shared = matches!(serves, Serves::Paths);
         let may_redirect = hosts::may_redirect(&request.method, &request.headers);
-        if shared && may_redirect && self.images.has_origins(&reference.repository) {
+        let has_origin = shared && self.images.has_origins(&reference.repository);
+        if has_origin && may_redirect {
             return Box::pin(self.to_origin(&asked, host.as_ref(), request)).await;
         }
         let view = match self.view(&serves, &asked, request).await {
@@ -157,12 +159,22 @@ impl Serve {
             Serves::Origin(label) if !view.info.origin => return Err(no_origin(label)),
             Serves::Paths | Serves::Image(_) | Serves::Origin(_) => view,
         };
-        let snapshot = shared && may_redirect && view.info.redirect_to_digest;
-        let (mut response, how) = match self.of_image(&view, &asked, request, snapshot).await {
-            Ok((response, how)) => (response, how),
-            Err(response) => (response, None),
+        let documents = match shared && view.info.redirect_to_digest {
+            true if may_redirect => Documents::Move,
+            true => Documents::Moved,
+            false => Documents::Stay,
         };
-        complete(&mut response, how, &view.info, &asked, &request.headers);
+        let outcome = match self.of_image(&view, &asked, request, documents).await {
+            Ok(outcome) => outcome,
+            Err(response) => response.into(),
+        };
+        let elsewhere = has_origin || outcome.elsewhere;
+        let path = asked.path.as_ref();
+        let mut response = outcome.complete(&view.info, path, &request.headers);
+        if elsewhere {
+            // A cache that looks at no field of ours would give it to browsers.
+            CachePolicy::NEVER.put(response.headers_mut());
+        }
         response.body_mut().uses(&view.info);
         if shared {
             self.sandbox(&mut response, &view.info);
@@ -298,9 +310,10 @@ impl Serve {
                 return Err(response);
             }
         };
-        let (Ok(mut response) | Err(mut response)) =
+        let (Ok(response) | Err(response)) =
             self.moved_to_origin(&info, asked, host, request).await;
-        complete(&mut response, None, &info, asked, &request.headers);
+        let outcome = Outcome::from(response);
+        let mut response = outcome.complete(&info, asked.path.as_ref(), &request.headers);
         self.sandbox(&mut response, &info);
         Ok(response)
     }
@@ -327,15 +340,14 @@ impl Serve {
         Ok(response)
     }
 
-    /// Steps 4 to 7, with how a file came to be the answer, if one is. `snapshot`: documents redirect to
-    /// the digest.
+    /// Steps 4 to 7.
     async fn of_image(
         &self,
         view: &View,
         asked: &Asked<'_>,
         request: &Parts,
-        snapshot: bool,
-    ) -> Result<(Response<Body>, Option<How>), Response<Body>> {
+        documents: Documents,
+    ) -> Result<Outcome, Response<Body>> {
         let raw = asked.target.path;
         let query = query(&view.info, request);
         let wanted = asked.wanted(&view.info, request);
@@ -357,11 +369,13 @@ impl Serve {
             Lead::File(..) | Lead::Listing(_) => false,
         };
         if head && ready {
-            return Ok((warmed_up(), None));
+            return Ok(warmed_up().into());
         }
-        if snapshot && let Some(how) = redirect::document(&led) {
-            let moved = redirect::to_digest(&view.info, &asked.target, request, how);
-            return Ok((moved?, None));
+        let document = redirect::document(&led);
+        if documents == Documents::Move
+            && let Some(how) = document
+        {
+            return Ok(redirect::to_digest(&view.info, &asked.target, request, how)?.into());
         }
         let (representation, how) = match led {
             Lead::File(node, path, how) => {
@@ -386,7 +400,7 @@ impl Serve {
                     true => CachePolicy::changing(&view.info),
                     false => CachePolicy::of(&view.info),
                 };
-                return Ok((redirect::answer(status, &location, &cache)?, None));
+                return Ok(redirect::answer(status, &location, &cache)?.into());
             }
             Lead::Listing(directory) => {
                 let path = asked.path.as_ref().map(|path| path.bytes.as_slice());
@@ -397,12 +411,13 @@ impl Serve {
                 let answer = self
                     .directories
                     .answer(self, view, directory, above, query, request);
-                return Ok((Box::pin(answer).await?, None));
+                return Ok(Box::pin(answer).await?.into());
             }
             Lead::Nothing => return Err(not_found(&asked.target)),
         };
         let (method, headers) = (&request.method, &request.headers);
         let hashed = repr_digest::wanted(headers, &view.info).then(|| representation.content());
+        let as_pushed = !view.info.modified && !representation.is_inlined();
         let mut answer = match how {
             Some(How::Asked) | None => representation.answer(method, headers).await?,
             Some(How::Rewritten) => {
@@ -427,7 +442,12 @@ impl Serve {
             ))
             .await;
         }
-        Ok((answer, how))
+        Ok(Outcome {
+            response: answer,
+            how,
+            as_pushed,
+            elsewhere: documents == Documents::Moved && document.is_some(),
+        })
     }
 }
 
@@ -473,27 +493,6 @@ fn ask(headers: &HeaderMap) -> Ask {
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"true") => Ask::ReadOnly,
         _ => Ask::Normal,
     }
-}
-
-/// The end of step 7. `how`: how a file came to be the answer, if one is.
-fn complete(
-    response: &mut Response<Body>,
-    how: Option<How>,
-    info: &ViewInfo,
-    asked: &Asked<'_>,
-    headers: &HeaderMap,
-) {
-    // An error's text is no file: what describes files is not for it.
-    let status = response.status();
-    let is_file = status.is_success() || status == StatusCode::NOT_MODIFIED;
-    let itself = is_file && matches!(how, Some(How::Asked | How::Rewritten));
-    let is_page = how == Some(How::NotFound) || (is_file && how.is_some());
-    if let (Some(rules), Some(path)) = (&info.rules.headers, &asked.path)
-        && is_page
-    {
-        fields::of_image(response, rules, &path.rooted(), itself);
-    }
-    fields::of_configuration(response, &info.site, headers, itself);
 }
 
 /// HEAD: the same head, the length of the body that GET would send, no body.

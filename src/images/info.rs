@@ -22,6 +22,8 @@ pub struct ViewInfo {
     /// Only the digest decides the bytes (no replacements...), or the tag is declared immutable:
     /// what InlineVars leaves untouched may be cached for ever.
     pub immutable: bool,
+    /// `replacements` of the configuration have a part in its files.
+    pub modified: bool,
     /// The repository is configured by name.
     pub configured: bool,
     /// Directories are listed.
@@ -79,6 +81,7 @@ impl Policy {
             digest,
             workdir: self.workdir(image),
             immutable: self.is_immutable(reference),
+            modified: self.rules.is_some(),
             configured: self.configured,
             listing: self.listing,
             encodings: self.encodings,
