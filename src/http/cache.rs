@@ -110,7 +110,9 @@ impl CachePolicy {
 pub(super) fn of_image(headers: &mut HeaderMap, value: &HeaderValue, as_pushed: bool) {
     let asks = |word: &str| ["no-store", "no-cache"].contains(&word.trim());
     let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
-    if as_pushed || text.split(',').any(asks) {
+    // Within quotes it would be no word.
+    let forbids = !text.contains('"') && text.split(',').any(asks);
+    if as_pushed || forbids {
         headers.insert(CACHE_CONTROL, value.clone());
         headers.remove(CDN_CACHE_CONTROL);
     }
@@ -165,6 +167,28 @@ fn purge_keys(keys: &[&dyn Display], separator: char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_says_what_caches_do_of_its_own_bytes_and_forbids_for_others() {
+        for (value, as_pushed, heard) in [
+            ("public, max-age=9", true, true),
+            ("public, max-age=9", false, false),
+            ("private, max-age=9", false, false),
+            ("No-Store", false, true),
+            ("max-age=9 , no-cache", false, true),
+            ("no-cache=\"set-cookie\", max-age=9", false, false),
+            ("max-age=9, x=\"a, no-store, b\"", false, false),
+            ("no-stored", false, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("of ours"));
+            headers.insert(CDN_CACHE_CONTROL, HeaderValue::from_static("of ours"));
+            of_image(&mut headers, &HeaderValue::from_static(value), as_pushed);
+            let said = if heard { value } else { "of ours" };
+            assert_eq!(headers[CACHE_CONTROL], said, "{value}");
+            assert_eq!(headers.contains_key(CDN_CACHE_CONTROL), !heard, "{value}");
+        }
+    }
 
     fn seconds(max_age: u64, stale_while_revalidate: u64, stale_if_error: u64) -> Lifetime {
         Lifetime {
