@@ -132,6 +132,38 @@ async fn nginx_in_front_strips_a_prefix_and_caches() {
     assert!(String::from_utf8_lossy(&page).contains("<p>docs</p>"));
 }
 
+/// A cache looks at none of our fields: what only those get who send them, it would give to browsers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_in_front_has_no_page_on_the_shared_origin() {
+    let site = Served::new().await;
+    let origins = json!({"domain": "user.example", "unconfigured": true});
+    let blobserve = site.start(&json!({ "origins": origins }));
+    let front = free_address();
+    let inside = format!(
+        "server {{ listen {front}; location {PREFIX}/ {{\n\
+         proxy_pass http://{back}/; proxy_cache z;\n\
+         add_header X-Cache $upstream_cache_status always; }} }}",
+        back = blobserve.client.0,
+    );
+    let nginx = Nginx::start(&site.home, front, &inside);
+    for (path, name) in [
+        (site.path("/"), "X-BlobServe-ReadOnly"),
+        (site.path_by_digest("/index.html"), "X-BlobServe-ReadOnly"),
+        (site.path_by_digest("/docs/"), "X-BlobServe-Unheard-Of"),
+    ] {
+        // The image is known from here on, which a read-only request asks for.
+        blobserve
+            .client
+            .request("HEAD", &path, &[])
+            .await
+            .expect(200);
+        let answer = nginx.get(&path, &[(name, "true")]).await.expect(200);
+        assert_eq!(answer.header("x-cache"), Some("MISS"), "{path}");
+        let plain = nginx.get(&path, &[]).await.expect(307);
+        assert_eq!(plain.header("x-cache"), Some("MISS"), "{path}");
+    }
+}
+
 /// nginx that goes by `CDN-Cache-Control` (RFC 9213), which it does not know: an inner server puts
 /// it in the place of `Cache-Control`, the outer one keeps the answer by it and gives clients the
 /// original. It purges by deleting files of its cache: it stores anew what it does not find. (Debian
