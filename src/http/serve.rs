@@ -11,7 +11,8 @@
 //! 5. The representation: content type, InlineVars, validators, cache policy ([`represent`]).
 //! 6. Conditions (RFC 9110 §13), then the range (§14): [`decide`](mod@super::decide).
 //! 7. Headers and body; what the image says of its files, and over that what every answer of the
-//!    repository carries ([`fields`]).
+//!    repository carries ([`Outcome`], [`fields`]). What a browser would have been redirected for in 3 or 4 is
+//!    stored by no cache.
 
 use super::about;
 use super::access::Visit;
